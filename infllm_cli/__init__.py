@@ -1,0 +1,1 @@
+"""The `infllm` command: documents in, answers out."""

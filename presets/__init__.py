@@ -1,0 +1,1 @@
+"""Preset model configurations (YAML) and the built-in model."""
