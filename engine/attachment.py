@@ -1,0 +1,280 @@
+"""Attachment of the engine to a transformers model; everything is undone when it ends."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from infllm.engine.cache import SessionCache
+from infllm.engine.errors import UnsupportedCall, UnsupportedModel
+from infllm.engine.layer import Call, Layer
+from infllm.engine.policies import Policy
+from infllm.engine.probe import (
+    PROBE_TOKENS,
+    Watch,
+    find_rotary_modules,
+    identity_forward,
+    probe,
+)
+from infllm.kernels.attend import attend
+
+_names = (f"infllm_{n}" for n in itertools.count())
+
+
+class Attachment:
+    """A model whose attention layers ask the engine; use as a context manager.
+
+    Raises on entering:
+        UnsupportedModel: the model's attention cannot be served; nothing stays changed.
+    """
+
+    def __init__(
+        self, model: nn.Module, base: float | None = None, distance_scale: float = 1.0
+    ) -> None:
+        self.model = model
+        self.layers: list[Layer] = []
+        self._base = base
+        self._distance_scale = distance_scale
+        self._name = next(_names)
+        self._attention: Callable[..., tuple[Tensor, None]] = self._attend
+        self._stack = ExitStack()
+        self._cache: SessionCache | None = None  # of the forward pass under way
+        self._call: Call | None = None
+
+    def __enter__(self) -> Attachment:
+        refuse_by_config(self.model)
+        with ExitStack() as stack:
+            self._register(stack)
+            rotary = find_rotary_modules(self.model)
+            self.layers = probe(
+                self.model, rotary, self._probe_run,
+                base=self._base, distance_scale=self._distance_scale,
+            )  # fmt: skip
+            for module in rotary:
+                stack.enter_context(module.replaced(identity_forward(module)))
+            hook = self.model.register_forward_pre_hook(self._before, with_kwargs=True)
+            stack.callback(hook.remove)
+            hook = self.model.register_forward_hook(self._after, always_call=True)
+            stack.callback(hook.remove)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def _register(self, stack: ExitStack) -> None:
+        """Make the attention function known to transformers and choose it, until `stack` closes."""
+        before = self.model.config._attn_implementation
+        functions = AttentionInterface._global_mapping
+        masks = AttentionMaskInterface._global_mapping
+        AttentionInterface.register(self._name, lambda *args, **kw: self._attention(*args, **kw))
+        stack.callback(functions.pop, self._name, None)
+        AttentionMaskInterface.register(self._name, _no_mask)
+        stack.callback(masks.pop, self._name, None)
+        stack.callback(self._set_implementation, before)
+        self._set_implementation(self._name)
+
+    def _set_implementation(self, name: str) -> None:
+        self.model.set_attn_implementation(name)
+        if self.model.config._attn_implementation != name:
+            raise UnsupportedModel(
+                f"{type(self.model).__name__} does not take attention functions from transformers' "
+                "attention interface"
+            )
+
+    def _probe_run(self, watch: Watch, positions: Tensor) -> Tensor:
+        vocab = self.model.get_input_embeddings().weight.shape[0]
+        ids = torch.arange(PROBE_TOKENS, device=positions.device)[None] * 7 % vocab
+        self._attention = watch
+        try:
+            with torch.no_grad():
+                out = self.model(input_ids=ids, position_ids=positions, use_cache=False)
+        finally:
+            self._attention = self._attend
+        if not watch.seen:
+            raise UnsupportedModel(
+                f"the attention of {type(self.model).__name__} does not go through transformers' "
+                "attention interface"
+            )
+        return out.logits
+
+    # ---- a forward pass -------------------------------------------------------------------------
+
+    def _before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        cache = kwargs.get("past_key_values")
+        if not isinstance(cache, SessionCache):
+            if kwargs.get("use_cache") is False or cache is None:
+                raise UnsupportedCall(
+                    "the attached model was called without a session's memory",
+                    "pass past_key_values=session.cache, and leave use_cache on",
+                )
+            raise UnsupportedCall(
+                f"the attached model cannot use a {type(cache).__name__}",
+                "pass past_key_values=session.cache",
+            )
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        tokens = ids if ids is not None else kwargs.get("inputs_embeds")
+        if tokens is None:
+            raise UnsupportedCall("a forward pass needs input_ids or inputs_embeds")
+        _refuse_padding(kwargs.get("attention_mask"))
+        self._cache = cache
+        self._call = cache.begin(int(tokens.shape[0]), int(tokens.shape[1]))
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        cache, self._cache, self._call = self._cache, None, None
+        if cache is not None:
+            cache.end(complete=output is not None)
+
+    def _attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Any = None,
+        scaling: float | None = None,
+        softcap: float | None = None,
+        s_aux: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        cache, call = self._cache, self._call
+        if cache is None or call is None:
+            raise UnsupportedCall("an attention layer was called outside the attached model")
+        if attention_mask is not None:
+            raise UnsupportedCall("the engine makes its own masks; an explicit one cannot be used")
+        policy: Policy = cache.policies[module.layer_idx]  # type: ignore[index]
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return run_policy(policy, query, key, value, call, scale, softcap, s_aux), None
+
+    # ---- logits ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def hidden_states(self) -> Iterator[list[Tensor]]:
+        """Collects the decoder's last hidden states [B, T, M] of the passes made inside."""
+        kept: list[Tensor] = []
+
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            kept.append(output.last_hidden_state)
+
+        hook = self._decoder.register_forward_hook(keep)
+        try:
+            yield kept
+        finally:
+            hook.remove()
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits float32 [B, T, vocab] of hidden states, with all that the model does to them.
+
+        The model's own forward runs with its decoder standing still: output scaling and
+        soft-capping are inherited, whatever the model.
+        """
+        decoder = self._decoder
+        own = decoder.__dict__.get("forward")
+        decoder.forward = lambda *args, **kwargs: _DecoderOutput(hidden)
+        forward = type(self.model).forward  # without the hooks of a real pass
+        ids = torch.zeros(hidden.shape[:2], dtype=torch.long, device=hidden.device)
+        try:
+            return forward(self.model, input_ids=ids, return_dict=True).logits.float()
+        finally:
+            if own is None:
+                del decoder.forward
+            else:
+                decoder.forward = own
+
+    @property
+    def _decoder(self) -> nn.Module:
+        decoder = self.model.get_decoder() if hasattr(self.model, "get_decoder") else None
+        return self.model.base_model if decoder is None or decoder is self.model else decoder
+
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether the model can be told how many logits to compute."""
+        return "logits_to_keep" in inspect.signature(type(self.model).forward).parameters
+
+
+class _DecoderOutput:
+    """What a decoder returns: hidden states, and nothing else."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.last_hidden_state = hidden
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.last_hidden_state
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+def run_policy(
+    policy: Policy, q: Tensor, k: Tensor, v: Tensor, call: Call, scale: float,
+    softcap: float | None = None, sink: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Attention of one call in one layer: q [B, H, T, D], k and v [B, Hkv, T, D], not rotated.
+
+    Returns o [B, T, H, Dv] in q's dtype. Blocks of `policy.query_block` queries in order: what a
+    block leaves in memory may be looked up by the next.
+    """
+    policy.begin(q, k, v, call)
+    n = q.shape[2]
+    out = q.new_empty(q.shape[0], n, q.shape[1], v.shape[-1])
+    for start in range(0, n, policy.query_block):
+        stop = min(start + policy.query_block, n)
+        o, masses = attend(policy.parts(start, stop), scale, softcap, sink)
+        out[:, start:stop] = o.transpose(1, 2)
+        policy.update(start, stop, masses)
+    policy.end()
+    return out
+
+
+def refuse_by_config(model: nn.Module) -> None:
+    """Name what is known not to fit before anything is tried."""
+    config: Any = getattr(model, "config", None)
+    if config is None or not hasattr(model, "set_attn_implementation"):
+        raise UnsupportedModel(f"{type(model).__name__} is no transformers model")
+    name = type(model).__name__
+    text = config.get_text_config()
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModel(f"{name} is an encoder-decoder; only decoders can be attached")
+    if getattr(text, "kv_lora_rank", None):
+        raise UnsupportedModel(
+            f"{name} has multi-head latent attention (MLA): its keys are compressed and only "
+            "partly rotated, so that they cannot be moved to another position"
+        )
+    if getattr(text, "alibi", False) or getattr(text, "model_type", "") in ("bloom", "mpt"):
+        raise UnsupportedModel(
+            f"{name} has ALiBi: distances are a bias on the logits, not a rotation"
+        )
+    embeddings = [n for n, m in model.named_modules() if _is_position_embedding(n, m)]
+    if embeddings:
+        raise UnsupportedModel(
+            f"{name} has learned positions ({embeddings[0]}): tokens cannot be moved closer"
+        )
+
+
+def _is_position_embedding(name: str, module: nn.Module) -> bool:
+    last = name.rpartition(".")[2]
+    known = last in ("wpe", "embed_positions", "position_embeddings", "position_embedding")
+    return known and isinstance(module, nn.Embedding)
+
+
+def _refuse_padding(mask: Any) -> None:
+    if mask is None:
+        return
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        raise UnsupportedCall("only a two-dimensional attention mask can be used")
+    if not bool(mask.bool().all()):
+        raise UnsupportedCall(
+            "padding cannot be used: the memory has no holes", "give one sequence, without padding"
+        )
+
+
+def _no_mask(*args: Any, **kwargs: Any) -> None:
+    """Masks are the policies' affair."""
+    return None

@@ -1,0 +1,82 @@
+"""A session's memory in the form that transformers' models and `generate` expect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from infllm.engine.errors import UnsupportedCall
+
+if TYPE_CHECKING:
+    from infllm.engine.layer import Call
+    from infllm.engine.policies import Policy
+
+
+class SessionCache(Cache):
+    """Hands keys and values through to the policies; holds none itself.
+
+    For `model.generate(..., past_key_values=session.cache)`: each forward pass is a segment of its
+    own, so give the question (and an attention mask as long as all tokens so far, or none).
+    """
+
+    def __init__(self, begin: Callable[[int, int], Call], end: Callable[[bool], None]) -> None:
+        super().__init__(layers=[])
+        self.policies: dict[int, Policy] = {}
+        self._begin = begin
+        self._end = end
+        self.length = 0
+
+    def begin(self, batch: int, tokens: int) -> Call:
+        """A forward pass of `tokens` tokens starts."""
+        return self._begin(batch, tokens)
+
+    def end(self, complete: bool) -> None:
+        """The forward pass is over; not `complete` after an error."""
+        self._end(complete)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.length
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        return -1
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    @property
+    def is_compileable(self) -> bool:
+        return False
+
+    @property
+    def is_croppable(self) -> bool:
+        return False
+
+    @property
+    def is_initialized(self) -> bool:
+        return self.length > 0
+
+    def _refuse(self, what: str) -> None:
+        raise UnsupportedCall(
+            f"{what} would need to take tokens out of the memory", "use greedy search or sampling"
+        )
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self._refuse("beam search")
+
+    def crop(self, *args: Any, **kwargs: Any) -> None:
+        self._refuse("assisted decoding")
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        if repeats != 1:
+            self._refuse("several sequences from one memory")
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._refuse("contrastive search")

@@ -1,0 +1,151 @@
+"""A model with a memory: loading, attachment, and the sessions that read with it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import nn
+
+from infllm.engine.attachment import Attachment
+from infllm.engine.config import Config, load_config
+from infllm.engine.errors import ConfigError, OutOfMemory
+from infllm.engine.estimate import Estimate, estimate
+from infllm.engine.selfcheck import compare, expected_logits
+from infllm.engine.session import Session
+from infllm.engine.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+KV_OF_DTYPE = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+class Engine:
+    """A transformers model attached to memory policies; a context manager.
+
+    Raises on creation:
+        UnsupportedModel: the model's attention cannot be served, with the reason.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer | None,
+        config: Config,
+        *,
+        check: bool = True,
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        parameter = next(model.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self.config = _resolved(config, self.dtype)
+        self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
+        self.eos_ids = _eos_ids(model, tokenizer)
+        self.attachment = Attachment(
+            model, config.model.base, config.model.distance_scale or 1.0
+        )
+        plain = config.model.base is None and (config.model.distance_scale or 1.0) == 1.0
+        expected = expected_logits(model) if check and plain else None
+        self.attachment.__enter__()
+        try:
+            if expected is not None:
+                compare(self, expected)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the model back as it was before."""
+        self.attachment.__exit__()
+
+    def session(self, start: int = 0, overrides: Mapping[str, Any] | None = None) -> Session:
+        """A fresh memory. `start`: absolute position of its first token.
+
+        `overrides` change keys of the model configuration for this session alone, e.g.
+        `{"type": "stream-lm"}`: many policies over one loaded model.
+
+        Raises:
+            ConfigError: an override is unknown or out of range.
+        """
+        if start < 0:
+            raise ConfigError(f"start must not be negative, got {start}")
+        config = self.config
+        if overrides:
+            config = _resolved(config.with_overrides(overrides), self.dtype)
+        return Session(self, config.model, config.chunk_size, start)
+
+    def estimate(self, n_tokens: int, overrides: Mapping[str, Any] | None = None) -> Estimate:
+        """Bytes that a session of `n_tokens` tokens will keep, by tier."""
+        config = self.config if not overrides else self.config.with_overrides(overrides)
+        return estimate(_resolved(config, self.dtype).model, self.attachment.layers, n_tokens)
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Raises ConfigError for ids outside of the model's vocabulary."""
+        if ids and not (0 <= min(ids) and max(ids) < self.vocab_size):
+            bad = next(i for i in ids if not 0 <= i < self.vocab_size)
+            raise ConfigError(
+                f"token id {bad} is outside of the model's vocabulary of {self.vocab_size}",
+                "encode the text with the tokenizer of this model",
+            )
+
+    def out_of_memory(self, position: int) -> OutOfMemory:
+        """The error that tells how far reading came and what would help."""
+        gc.collect()
+        return OutOfMemory(
+            f"out of memory on {self.device} at token {position}",
+            "lower chunk_size, topk or max_cached_block, or store units as kv_dtype int8",
+        )
+
+
+def attach(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase | Tokenizer | None = None,
+    config: str | Path | Config | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    check: bool = True,
+) -> Engine:
+    """The engine around a model you hold; undone by `close` or at the end of a `with` block.
+
+    Args:
+        config: a preset's name, a YAML file, or a Config; the published defaults when None.
+        check: compare a few logits with the model's own before the first use.
+    """
+    if not isinstance(config, Config):
+        config = load_config(config, dict(overrides or {}))
+    elif overrides:
+        config = config.with_overrides(overrides)
+    if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+        tokenizer = Tokenizer(tokenizer)
+    return Engine(model, tokenizer, config, check=check)
+
+
+def _resolved(config: Config, dtype: torch.dtype) -> Config:
+    """The config with `kv_dtype: auto` made the model's own dtype."""
+    if config.model.kv_dtype != "auto":
+        return config
+    return config.with_overrides({"kv_dtype": KV_OF_DTYPE[dtype]})
+
+
+def _eos_ids(model: Any, tokenizer: Tokenizer | None) -> frozenset[int]:
+    ids: set[int] = set()
+    generation = getattr(model, "generation_config", None)
+    for source in (generation, model.config):
+        eos = getattr(source, "eos_token_id", None)
+        if eos is not None:
+            ids.update(eos if isinstance(eos, (list, tuple)) else [eos])
+    if tokenizer is not None and tokenizer.eos_id is not None:
+        ids.add(tokenizer.eos_id)
+    return frozenset(ids)
+

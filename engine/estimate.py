@@ -1,0 +1,52 @@
+"""Memory that a run will need, predicted before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from infllm.engine.config import ModelConfig
+    from infllm.engine.layer import Layer
+
+KV_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "fp8": 1}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes that a session keeps between passes; the model's weights are not included."""
+
+    device_bytes: int
+    host_bytes: int
+    disk_bytes: int = 0
+
+
+def estimate(config: ModelConfig, layers: Sequence[Layer], n_tokens: int) -> Estimate:
+    """Bytes by tier after `n_tokens` tokens. On a CPU both tiers are the same memory."""
+    device = host = 0
+    for layer in layers:
+        on_device, on_host = _layer_bytes(config, layer, n_tokens)
+        device += on_device
+        host += on_host
+    return Estimate(device, host)
+
+
+def _layer_bytes(config: ModelConfig, layer: Layer, n_tokens: int) -> tuple[int, int]:
+    token = 2 * layer.n_kv_heads * layer.head_dim * layer.dtype.itemsize
+    if layer.sliding_window is not None:
+        return min(n_tokens, layer.sliding_window) * token, 0
+    if config.type == "origin":
+        return n_tokens * token, 0
+    kept = min(n_tokens, config.n_local + config.n_init) * token
+    if config.type != "inf-llm":
+        return kept, 0
+    n_units = max(0, n_tokens - config.n_local - config.n_init) // config.block_size
+    kv = KV_BYTES[config.kv_dtype]
+    scale = 4 if config.kv_dtype in ("int8", "fp8") else 0
+    unit = 2 * layer.n_kv_heads * config.block_size * (layer.head_dim * kv + scale)
+    heads = layer.n_kv_heads if config.repr_heads == "group" else layer.n_heads
+    index = heads * layer.head_dim * max(kv, 2)
+    groups = layer.n_heads if config.perhead else 1
+    slots = max(config.max_cached_block, config.topk * groups) * config.block_size * token
+    return kept + n_units * index + slots, n_units * unit

@@ -1,0 +1,68 @@
+"""What the engine knows of one attention layer, and what it is told at each call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from infllm.kernels.rotate import Rope, rotate
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One attention layer of the attached model, as the probe found it."""
+
+    index: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    device: torch.device
+    dtype: torch.dtype
+    rotary: Rotary
+    sliding_window: int | None = None  # tokens that a layer made for a window may see
+
+
+class Rotary:
+    """Rotation of one layer's queries and keys, with its tables for small positions kept."""
+
+    def __init__(self, rope: Rope) -> None:
+        self.rope = rope
+        self._cos, self._sin = rope.cos_sin(torch.arange(0, device=rope.freq.device))
+
+    def run(self, x: Tensor, start: int) -> Tensor:
+        """Rotate x [B, heads, T, D] at positions `start` to `start + T - 1` (start >= 0)."""
+        stop = start + x.shape[2]
+        if stop > self._cos.shape[0]:
+            grown = torch.arange(max(1024, 2 * stop), device=self.rope.freq.device)
+            self._cos, self._sin = self.rope.cos_sin(grown)
+        return rotate(x, self._cos[start:stop], self._sin[start:stop], self.rope.layout)
+
+    def at(self, x: Tensor, position: int) -> Tensor:
+        """Rotate every token of x [B, heads, T, D] to one position."""
+        if position == 0 and self.rope.scale == 1.0:
+            return x
+        if position >= self._cos.shape[0]:
+            self.run(x[:, :, :1], position)
+        cos, sin = self._cos[position], self._sin[position]
+        return rotate(x, cos, sin, self.rope.layout)
+
+
+@dataclass
+class UnitUse:
+    """Attention mass that the units of one layer received in one block of queries."""
+
+    layer: int
+    start: Tensor  # int64 [B, G, n], absolute position of each unit's first token
+    mass: Tensor  # float32 [B, H, n], summed over the block's queries
+
+
+@dataclass
+class Call:
+    """One forward pass of the model, as all layers see it."""
+
+    offset: int  # tokens of this segment before the call
+    position: int  # absolute position of the call's first token
+    watch_units: bool = False  # collect `unit_uses`
+    unit_uses: list[UnitUse] = field(default_factory=list)

@@ -1,0 +1,64 @@
+"""What every memory policy answers: which keys a block of queries attends, and what is kept."""
+
+from __future__ import annotations
+
+import abc
+import copy
+from typing import TYPE_CHECKING, Self
+
+from torch import Tensor
+
+from infllm.kernels.partial_attention import Part
+
+if TYPE_CHECKING:
+    from infllm.engine.config import ModelConfig
+    from infllm.engine.layer import Call, Layer
+
+
+class Policy(abc.ABC):
+    """Memory of one layer in one session.
+
+    A call brings T new tokens: `begin`, then for each execution block `parts` and `update`, then
+    `end`. A policy holds no attention arithmetic. Tensors it keeps are replaced, never written in
+    place, so that a fork may share them.
+    """
+
+    def __init__(self, config: ModelConfig, layer: Layer) -> None:
+        self.config = config
+        self.layer = layer
+        self.count = 0  # tokens taken in since the session's start
+
+    @property
+    def query_block(self) -> int:
+        """Tokens that are attended together."""
+        return self.config.exc_block_size
+
+    @abc.abstractmethod
+    def begin(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:
+        """Take in q [B, H, T, D] and k, v [B, Hkv, T, D], not rotated."""
+
+    @abc.abstractmethod
+    def parts(self, start: int, stop: int) -> list[Part]:
+        """What queries `start` to `stop - 1` of the call attend."""
+
+    def update(self, start: int, stop: int, masses: list[Tensor | None]) -> None:  # noqa: B027
+        """Account for a computed block; `masses` belong to its parts."""
+
+    @abc.abstractmethod
+    def end(self) -> None:
+        """Close the call: keep what the next one needs, drop the rest."""
+
+    def fork(self) -> Self:
+        """A copy that goes its own way; what is already kept is shared."""
+        return copy.copy(self)
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes kept off the device."""
+        return 0
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes kept on the device between calls."""
+        kept = (x for x in vars(self).values() if isinstance(x, Tensor))
+        return sum(x.numel() * x.element_size() for x in kept)

@@ -1,0 +1,303 @@
+"""InfLLM (arXiv 2402.04617): a window, initial tokens, and memory units looked up per block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from infllm.engine.layer import UnitUse
+from infllm.engine.policies.base import Policy
+from infllm.engine.units import UnitStore
+from infllm.kernels.partial_attention import Band, Part
+from infllm.kernels.unit_topk import top_units
+
+if TYPE_CHECKING:
+    from infllm.engine.config import ModelConfig
+    from infllm.engine.layer import Call, Layer
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """One lookup, as recorded for inspection: absolute span of the queries and what was chosen."""
+
+    start: int
+    stop: int
+    n_units: int  # units that could be chosen
+    chosen: Tensor  # int64 [B, G, <= topk], ascending
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """Units made at one cut, as recorded for inspection."""
+
+    first: int  # position of the first unit's first token, from the session's start
+    score: Tensor  # float32 [B, R, n, block_size]
+    representatives: Tensor  # int64 [B, R, n, repr_topk], offsets within the unit
+    vector: Tensor  # [B, R, n, D]
+
+
+class InfLLM(Policy):
+    """State of a layer, by position from the session's start:
+
+    init (first n_init tokens that left the window) | units of block_size tokens | remainder.
+    The remainder holds the window and what waits behind it to become a unit.
+    """
+
+    def __init__(self, config: ModelConfig, layer: Layer) -> None:
+        super().__init__(config, layer)
+        self.units: UnitStore | None = None
+        self.init_k: Tensor | None = None  # [B, Hkv, <= n_init, D], as stored: not rotated
+        self.init_v: Tensor | None = None
+        self.rest_k: Tensor | None = None  # [B, Hkv, R, D], not rotated
+        self.rest_v: Tensor | None = None
+        # mass: score so far of each remainder token [B, H, R]; dot: running sum of the queries
+        # before it [B, H, R + 1, D], both float32
+        self.account: Tensor | None = None
+        self.visible = 0  # units that lookups of this group may choose (chunk_topk_calc)
+        self.record: list[Lookup | Cut] | None = None
+
+    @property
+    def n_init(self) -> int:
+        """Tokens that have moved to the init part so far."""
+        return 0 if self.init_k is None else self.init_k.shape[2]
+
+    def begin(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:
+        cfg, rotary = self.config, self.layer.rotary
+        b, h, t, _ = q.shape
+        if self.units is None:
+            self.units = UnitStore(cfg, self.layer, b)
+            self.rest_k, self.rest_v = k[:, :, :0], v[:, :, :0]
+        assert self.rest_k is not None and self.rest_v is not None
+        self._call = call
+        self._k = torch.cat([self.rest_k, k], dim=2)
+        self._v = torch.cat([self.rest_v, v], dim=2)
+        self._past = self.rest_k.shape[2]  # index of the call's first token in _k
+        self._rest = 0  # index of the remainder's first token in _k
+        self._k_near = rotary.run(self._k, 0)
+        self._k_far = rotary.at(self._k, 0)
+        self._q_near = rotary.run(q, self._past)
+        self._q_far = rotary.at(q, cfg.n_local - 1)
+        if cfg.repr_score == "mass":
+            fresh = q.new_zeros(b, h, t, dtype=torch.float32)
+            self._account = fresh if self.account is None else torch.cat([self.account, fresh], 2)
+        else:
+            before = self.account
+            if before is None:
+                before = q.new_zeros(b, h, 1, q.shape[3], dtype=torch.float32)
+            sums = self._q_far.float().cumsum(dim=2) + before[:, :, -1:]
+            self._account = torch.cat([before, sums], dim=2)
+        self._query = self._mean_queries()
+        self._scored = self.units.n
+        self._scores = None
+        if self.units.n > cfg.topk:
+            self._scores = self.units.scores(
+                self._query, 0, self._scored, per_head=cfg.perhead
+            )
+
+    def _mean_queries(self) -> Tensor:
+        """[B, E, R, D]: the far queries, averaged over each execution block."""
+        q, size = self._q_far.float(), self.query_block
+        b, h, t, d = q.shape
+        whole = t // size
+        means = q[:, :, : whole * size].view(b, h, whole, size, d).mean(dim=3)
+        if whole * size < t:
+            means = torch.cat([means, q[:, :, whole * size :].mean(dim=2, keepdim=True)], dim=2)
+        if self.config.repr_heads == "group":
+            means = means.view(b, self.layer.n_kv_heads, -1, means.shape[2], d).sum(dim=2)
+        return means.transpose(1, 2)
+
+    def parts(self, start: int, stop: int) -> list[Part]:
+        cfg = self.config
+        first = self._past + start  # index of the block's first query in _k
+        low = max(self._rest, first - cfg.n_local + 1)
+        near = slice(low, self._past + stop)
+        self._near = near
+        q = self._q_near[:, :, start:stop]
+        parts = [
+            Part(
+                q, self._k_near[:, :, near], self._v[:, :, near],
+                band=Band(first - low, 0, cfg.n_local),
+                mass="column" if cfg.repr_score == "mass" else None,
+            )
+        ]  # fmt: skip
+        exact = cfg.far_position == "exact"
+        q_far = q if exact else self._q_far[:, :, start:stop]
+        rope = self.layer.rotary.rope if exact else None
+        if self.init_k is not None:
+            assert self.init_v is not None
+            origin = torch.tensor(-self._position(0), device=q.device) if exact else None
+            init_k = self.init_k if exact else self.layer.rotary.at(self.init_k, 0)
+            parts.append(Part(q_far, init_k, self.init_v, rope=rope, first=origin))
+        self._chosen = self._look_up(start, stop)
+        if self._chosen is not None:
+            assert self.units is not None
+            pages, table = self.units.fetch(self._chosen)
+            watched = self._call.watch_units or cfg.cache_strategy == "lru-s"
+            k_pages = pages[:, 0]
+            if not exact and self.layer.rotary.rope.scale != 1.0:
+                k_pages = self.layer.rotary.at(k_pages, 0)
+            parts.append(
+                Part(
+                    q_far, k_pages, pages[:, 1], table=table, rope=rope,
+                    first=self._unit_start(self._chosen) - self._position(0) if exact else None,
+                    mass="page" if watched else None,
+                )
+            )  # fmt: skip
+        waiting = self._past + stop - cfg.n_local  # tokens of _k that some query sees as far
+        if waiting > self._rest:
+            behind = slice(self._rest, waiting)
+            k_far = self._k_near if exact else self._k_far
+            parts.append(
+                Part(
+                    q_far, k_far[:, :, behind], self._v[:, :, behind],
+                    band=Band(first - self._rest, cfg.n_local),
+                )
+            )  # fmt: skip
+        return parts
+
+    def _position(self, index: int) -> int:
+        """Position from the session's start of the token at `index` of _k."""
+        return self.count - self._past + index
+
+    def _unit_start(self, units: Tensor) -> Tensor:
+        """Position from the session's start of each unit's first token."""
+        return units * self.config.block_size + self.config.n_init
+
+    def _look_up(self, start: int, stop: int) -> Tensor | None:
+        """Units that the block attends: int64 [B, G, n], or None while there are none."""
+        cfg, units = self.config, self.units
+        assert units is not None
+        group = (cfg.chunk_topk_calc or 0) // self.query_block * self.query_block
+        if group == 0 or (self._call.offset + start) % group == 0:
+            self.visible = units.n
+        n = self.visible
+        if n == 0:
+            return None
+        block = start // self.query_block
+        if n <= cfg.topk:
+            b, heads = self._query.shape[0], self._query.shape[2] if cfg.perhead else 1
+            chosen = torch.arange(n, device=self.layer.device).expand(b, heads, n)
+        else:
+            scores = self._block_scores(block, n)
+            chosen = top_units(scores, cfg.topk)
+        if self.record is not None:
+            p = self._position(self._past)
+            self.record.append(Lookup(p + start, p + stop, n, chosen))
+        if cfg.perhead and chosen.shape[1] != self.layer.n_heads:
+            chosen = chosen.repeat_interleave(self.layer.n_heads // chosen.shape[1], dim=1)
+        return chosen
+
+    def _block_scores(self, block: int, n: int) -> Tensor:
+        """float32 [B, G, n] scores of the first n units for one execution block.
+
+        Units that stood at the call's start were scored for all its blocks in one product.
+        """
+        assert self.units is not None
+        old, fresh = min(n, self._scored), []
+        if self._scores is not None:
+            fresh.append(self._scores[:, block, :, :old])
+        else:
+            old = 0
+        if n > old:
+            query = self._query[:, block : block + 1]
+            fresh.append(self.units.scores(query, old, n, per_head=self.config.perhead)[:, 0])
+        return fresh[0] if len(fresh) == 1 else torch.cat(fresh, dim=-1)
+
+    def update(self, start: int, stop: int, masses: list[Tensor | None]) -> None:
+        if masses[0] is not None:
+            self._account[:, :, self._near] += masses[0]
+        self._note_unit_mass(masses)
+        cfg = self.config
+        end = self._past + stop
+        if self.n_init < cfg.n_init and end - self._rest > cfg.n_local:
+            self._grow_init(min(cfg.n_init - self.n_init, end - self._rest - cfg.n_local))
+        n = (end - self._rest - cfg.n_local) // cfg.block_size
+        if n > 0:
+            self._cut(n)
+
+    def _note_unit_mass(self, masses: list[Tensor | None]) -> None:
+        mass = next((m for m in masses[1:] if m is not None), None)
+        if mass is None or self._chosen is None:
+            return
+        assert self.units is not None
+        if self.config.cache_strategy == "lru-s":
+            self.units.credit(self._chosen, mass)
+        if self._call.watch_units:
+            # The call knows absolute positions, the layer those from the session's start.
+            start = self._unit_start(self._chosen) + self._call.position - self.count
+            self._call.unit_uses.append(UnitUse(self.layer.index, start, mass))
+
+    def _grow_init(self, n: int) -> None:
+        moved = slice(self._rest, self._rest + n)
+        k, v = self._k[:, :, moved], self._v[:, :, moved]
+        self.init_k = k.clone() if self.init_k is None else torch.cat([self.init_k, k], dim=2)
+        self.init_v = v.clone() if self.init_v is None else torch.cat([self.init_v, v], dim=2)
+        self._rest += n
+
+    def _cut(self, n: int) -> None:
+        """Make the remainder's first n * block_size tokens units."""
+        cfg = self.config
+        a, z = self._rest, self._rest + n * cfg.block_size
+        k_far = self._k_far[:, :, a:z].unflatten(2, (n, -1))  # [B, Hkv, n, block_size, D]
+        score = self._repr_scores(a, z).unflatten(2, (n, -1))  # [B, H, n, block_size]
+        b, h = score.shape[:2]
+        if cfg.repr_heads == "group":
+            score = score.view(b, k_far.shape[1], -1, *score.shape[2:]).sum(dim=2)
+        best = score.topk(cfg.repr_topk, dim=-1).indices  # [B, R, n, repr_topk]
+        keys = k_far
+        if score.shape[1] != k_far.shape[1]:
+            keys = k_far.repeat_interleave(h // k_far.shape[1], dim=1)
+        at = best[..., None].expand(*best.shape, keys.shape[-1])
+        vector = keys.gather(3, at).float().mean(dim=3)  # [B, R, n, D]
+        assert self.units is not None
+        k = self._k[:, :, a:z].unflatten(2, (n, -1))
+        self.units.append(k, self._v[:, :, a:z].unflatten(2, (n, -1)), vector)
+        if self.record is not None:
+            self.record.append(Cut(self._position(a), score, best, vector))
+        self._rest = z
+
+    def _repr_scores(self, a: int, z: int) -> Tensor:
+        """float32 [B, H, z - a]: how much the window's queries wanted each token.
+
+        mass: softmax weight received while near (published code). dot: mean of q.k over the
+        n_local queries that had it near (InfLLM, eq. 2), q rotated to the far position.
+        """
+        cfg = self.config
+        if cfg.repr_score == "mass":
+            return self._account[:, :, a:z]
+        window = self._account[:, :, a + cfg.n_local : z + cfg.n_local] - self._account[:, :, a:z]
+        b, h, n, d = window.shape
+        k = self._k_far[:, :, None, a:z].float()  # [B, Hkv, 1, n, D]
+        window = window.view(b, k.shape[1], -1, n, d)
+        return (window * k).sum(dim=-1).view(b, h, n) / cfg.n_local
+
+    def end(self) -> None:
+        self.count += self._k.shape[2] - self._past
+        self.rest_k = self._k[:, :, self._rest :].clone()
+        self.rest_v = self._v[:, :, self._rest :].clone()
+        account = self._account[:, :, self._rest :]
+        # Rebased, so that the sums of a long document never lose precision.
+        self.account = (
+            account.clone() if self.config.repr_score == "mass" else account - account[:, :, :1]
+        )
+        del self._k, self._v, self._k_near, self._k_far, self._q_near, self._q_far
+        del self._account, self._query, self._scores, self._chosen, self._call
+
+    def fork(self) -> Self:
+        other = super().fork()
+        if self.units is not None:
+            other.units = self.units.fork()
+        if self.record is not None:
+            other.record = list(self.record)
+        return other
+
+    @property
+    def host_bytes(self) -> int:
+        return 0 if self.units is None else self.units.host_bytes
+
+    @property
+    def device_bytes(self) -> int:
+        return super().device_bytes + (0 if self.units is None else self.units.device_bytes)

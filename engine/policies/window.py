@@ -1,0 +1,99 @@
+"""Policies with a window of recent tokens and, before it, a few initial ones. Constant memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from infllm.engine.policies.base import Policy
+from infllm.kernels.partial_attention import Band, Part
+
+if TYPE_CHECKING:
+    from infllm.engine.config import ModelConfig
+    from infllm.engine.layer import Call, Layer
+
+QUERY_BLOCK = 128  # tokens; bounds the keys that a block loads beyond its queries' own windows
+
+
+class Window(Policy):
+    """The last `n_local` tokens at their true distances, nothing else: sliding-window attention."""
+
+    def __init__(self, config: ModelConfig, layer: Layer, n_local: int, n_init: int = 0) -> None:
+        super().__init__(config, layer)
+        self.n_local = n_local
+        self.n_init = n_init
+        self.recent_k: Tensor | None = None  # [B, Hkv, <= n_local - 1, D], not rotated
+        self.recent_v: Tensor | None = None
+        self.init_k: Tensor | None = None  # [B, Hkv, <= n_init, D], as `rotate_init` left it
+        self.init_v: Tensor | None = None
+
+    @property
+    def query_block(self) -> int:
+        return min(QUERY_BLOCK, self.n_local)
+
+    def rotate_init(self, k: Tensor, first: int) -> Tensor:
+        """Initial keys [B, Hkv, n, D] from position `first` on, as they are attended later."""
+        return self.layer.rotary.at(k, 0)
+
+    @property
+    def init_distance(self) -> int:
+        """Position of the queries that attend the initial tokens."""
+        return self.n_local - 1
+
+    def begin(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:
+        rotary = self.layer.rotary
+        if self.count < self.n_init:
+            fresh = slice(0, self.n_init - self.count)
+            init_k = self.rotate_init(k[:, :, fresh], self.count)
+            self.init_k = _joined(self.init_k, init_k)
+            self.init_v = _joined(self.init_v, v[:, :, fresh])
+        self._k = _joined(self.recent_k, k)
+        self._v = _joined(self.recent_v, v)
+        self._past = self._k.shape[2] - k.shape[2]
+        self._k_near = rotary.run(self._k, 0)
+        self._q_near = rotary.run(q, self._past)
+        self._q_init = rotary.at(q, self.init_distance) if self.n_init else None
+
+    def parts(self, start: int, stop: int) -> list[Part]:
+        first = self._past + start  # index of the first query among the keys
+        low = max(0, first - self.n_local + 1)
+        keys = slice(low, self._past + stop)
+        near = Band(first - low, 0, self.n_local)
+        parts = [Part(self._q_near[:, :, start:stop], self._k_near[:, :, keys], self._v[:, :, keys], band=near)]
+        position = self.count + start
+        if self._q_init is not None and self.count + stop > self.n_local:
+            assert self.init_k is not None and self.init_v is not None
+            far = Band(position, self.n_local)
+            parts.append(Part(self._q_init[:, :, start:stop], self.init_k, self.init_v, band=far))
+        return parts
+
+    def end(self) -> None:
+        self.count += self._k.shape[2] - self._past
+        keep = max(0, self._k.shape[2] - self.n_local + 1)
+        self.recent_k = self._k[:, :, keep:].clone()
+        self.recent_v = self._v[:, :, keep:].clone()
+        del self._k, self._v, self._k_near, self._q_near, self._q_init
+
+
+class InfiniteLM(Window):
+    """LM-Infinite (arXiv 2308.16137, section 3): initial keys un-rotated, at distance n_local - 1."""
+
+
+class StreamLM(Window):
+    """StreamingLLM (arXiv 2309.17453, section 3.2): positions are places in the cache.
+
+    Initial keys stand at 0 to n_init - 1 and every query that attends them at n_local + n_init - 1.
+    """
+
+    def rotate_init(self, k: Tensor, first: int) -> Tensor:
+        return self.layer.rotary.run(k, first)
+
+    @property
+    def init_distance(self) -> int:
+        return self.n_local + self.n_init - 1
+
+
+def _joined(old: Tensor | None, new: Tensor) -> Tensor:
+    return new if old is None else torch.cat([old, new], dim=2)

@@ -1,0 +1,296 @@
+"""How a model rotates its queries and keys, found by watching it, not by a table of names.
+
+The model runs twice on a few tokens: once with its own rotary tables, once with identity tables
+(cos 1, sin 0). The attention function of the probe returns values only, so that the hidden states
+of both runs are the same and each layer's queries are seen with and without rotation. For each
+layer the rotation that turns one into the other is looked for; a layer that fits none is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from infllm.engine.errors import UnsupportedModel
+from infllm.engine.layer import Layer, Rotary
+from infllm.kernels.rotate import Rope, rotate
+
+PROBE_TOKENS = 12
+# Uneven gaps, so that no two pairs of tokens stand at the same distance by accident; small, so
+# that tables that change with length (longrope, dynamic) stay at their in-window form.
+PROBE_POSITIONS = (0, 1, 2, 5, 7, 12, 16, 23, 24, 31, 37, 40)
+
+
+@dataclass
+class RotaryModule:
+    """A module of the model that makes rotary tables, and the tables it was seen to make."""
+
+    module: nn.Module
+    tables: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @contextmanager
+    def replaced(self, forward: Callable[..., Any]) -> Iterator[None]:
+        """Let `forward` answer in the module's place."""
+        own = self.module.__dict__.get("forward")
+        self.module.forward = forward
+        try:
+            yield
+        finally:
+            if own is None:
+                del self.module.forward
+            else:
+                self.module.forward = own
+
+
+def find_rotary_modules(model: nn.Module) -> list[RotaryModule]:
+    """Modules that return (cos, sin) for (x, position_ids)."""
+    return [
+        RotaryModule(module)
+        for module in model.modules()
+        if "Rotary" in type(module).__name__ and not list(module.children())
+    ]
+
+
+@dataclass
+class Seen:
+    """What one attention module handed over in one run."""
+
+    q: Tensor  # [1, H, T, D]
+    k: Tensor  # [1, Hkv, T, D]
+    v: Tensor
+    sliding_window: int | None
+
+
+class Watch:
+    """Attention function of the probe: records q and k, and answers with values alone."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, Seen] = {}
+        self.repeated: int | None = None
+
+    def __call__(
+        self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any = None, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        index = getattr(module, "layer_idx", None)
+        if index is None:
+            raise UnsupportedModel(
+                f"{type(module).__name__} does not say which layer it is (no layer_idx)"
+            )
+        if kwargs.get("is_causal") is False or getattr(module, "is_causal", True) is False:
+            raise UnsupportedModel(f"{type(module).__name__} is not causal attention")
+        if index in self.seen:
+            self.repeated = index
+        window = sliding_window(module, kwargs)
+        self.seen[index] = Seen(q.detach(), k.detach(), v.detach(), window)
+        groups = q.shape[1] // v.shape[1]
+        return v.repeat_interleave(groups, dim=1).transpose(1, 2).contiguous(), None
+
+
+def sliding_window(module: nn.Module, kwargs: dict[str, Any]) -> int | None:
+    """Tokens that a layer may see by its design, or None when it may see all."""
+    config: Any = getattr(module, "config", None)
+    kinds = getattr(config, "layer_types", None)
+    index = module.layer_idx
+    if kinds and isinstance(index, int) and index < len(kinds):
+        if kinds[index] == "chunked_attention":
+            raise UnsupportedModel(
+                f"layer {index} attends within fixed chunks (chunked attention), "
+                "which no memory policy can extend"
+            )
+        if kinds[index] == "full_attention":
+            return None
+    window = kwargs.get("sliding_window")
+    if window is None and kinds and kinds[index] == "sliding_attention":
+        window = getattr(config, "sliding_window", None)
+    return int(window) if window else None
+
+
+def probe(
+    model: nn.Module,
+    rotary_modules: list[RotaryModule],
+    run: Callable[[Watch, Tensor], Tensor],
+    *,
+    base: float | None = None,
+    distance_scale: float = 1.0,
+) -> list[Layer]:
+    """Layers of the model in order, with the rotation of each.
+
+    Args:
+        run: forwards the probe's tokens at given positions [1, T] with a Watch as attention
+            function; returns logits.
+        base: replaces the model's rotary base; distance_scale: multiplies every angle.
+
+    Raises:
+        UnsupportedModel: naming the layer and what does not fit.
+    """
+    device = next(model.parameters()).device
+    positions = torch.tensor([PROBE_POSITIONS], device=device)
+    turned, plain, moved = Watch(), Watch(), Watch()
+    with _all_replaced(rotary_modules, _recording):
+        run(turned, positions)
+    identities = [_identity(module) for module in rotary_modules]
+    with _all_replaced(rotary_modules, lambda m: identities[rotary_modules.index(m)]):
+        logits = run(plain, positions)
+        logits_moved = run(moved, positions + 3)
+    _check_layers(model, turned)
+    if not _same(logits, logits_moved):
+        raise UnsupportedModel(
+            f"{type(model).__name__} uses positions outside its rotary embedding "
+            "(learned positions, ALiBi or position-dependent scaling)"
+        )
+    ropes = list(_ropes(rotary_modules, positions[0]))
+    layers = []
+    for index in sorted(turned.seen):
+        raw, rotated = plain.seen[index], turned.seen[index]
+        rope = _matching_rope(ropes, raw, rotated, positions[0])
+        if rope is None:
+            raise UnsupportedModel(
+                f"layer {index} of {type(model).__name__} rotates its queries in a way that is "
+                "none of half-split, interleaved or partial rotary"
+            )
+        layers.append(_layer(index, raw, _adjusted(rope, base, distance_scale), rotated))
+    return layers
+
+
+def _layer(index: int, raw: Seen, rope: Rope, rotated: Seen) -> Layer:
+    _, h, _, d = raw.q.shape
+    return Layer(
+        index=index, n_heads=h, n_kv_heads=raw.k.shape[1], head_dim=d, device=raw.q.device,
+        dtype=raw.q.dtype, rotary=Rotary(rope), sliding_window=rotated.sliding_window,
+    )  # fmt: skip
+
+
+@contextmanager
+def _all_replaced(
+    modules: list[RotaryModule], make: Callable[[RotaryModule], Callable[..., Any]]
+) -> Iterator[None]:
+    if not modules:
+        yield
+        return
+    head, *tail = modules
+    with head.replaced(make(head)), _all_replaced(tail, make):
+        yield
+
+
+def _recording(rotary: RotaryModule) -> Callable[..., Any]:
+    original = rotary.module.forward
+
+    def forward(x: Tensor, position_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        made = original(x, position_ids, *args, **kwargs)
+        if not (isinstance(made, tuple) and len(made) == 2):
+            raise UnsupportedModel(
+                f"{type(rotary.module).__name__} does not return a cosine and a sine table"
+            )
+        rotary.tables[(*args, *kwargs.values())] = (made[0].detach(), made[1].detach())
+        return made
+
+    return forward
+
+
+def _identity(rotary: RotaryModule) -> Callable[..., Any]:
+    """A forward that returns cos 1 and sin 0 in the shapes that the module was seen to return."""
+
+    def forward(x: Tensor, position_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        cos, _ = rotary.tables[(*args, *kwargs.values())]
+        shape = (*position_ids.shape, cos.shape[-1])
+        one = torch.ones(1, dtype=cos.dtype, device=x.device)
+        return one.expand(shape), torch.zeros_like(one).expand(shape)
+
+    return forward
+
+
+identity_forward = _identity
+
+
+def _check_layers(model: nn.Module, watch: Watch) -> None:
+    config: Any = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    n = int(getattr(text, "num_hidden_layers", len(watch.seen)))
+    name = type(model).__name__
+    if watch.repeated is not None:
+        raise UnsupportedModel(f"layer {watch.repeated} of {name} attends more than once a pass")
+    missing = [i for i in range(n) if i not in watch.seen]
+    if missing:
+        raise UnsupportedModel(
+            f"{name} has layers without the attention that an engine can serve: "
+            f"{', '.join(map(str, missing[:6]))}{' ...' if len(missing) > 6 else ''}"
+        )
+
+
+def _ropes(modules: list[RotaryModule], positions: Tensor) -> Iterator[Rope]:
+    """Candidate rotations: every table seen, in every layout it may stand for."""
+    yield Rope(torch.zeros(0, dtype=torch.float64, device=positions.device))
+    for rotary in modules:
+        for cos, sin in rotary.tables.values():
+            width = cos.shape[-1]
+            readings = [
+                (slice(0, width // 2), ("half", "interleaved")),
+                (slice(0, width, 2), ("interleaved", "half")),
+                (slice(0, width), ("half", "interleaved")),
+            ]
+            for columns, layouts in readings:
+                freq, scale = _frequencies(rotary.module, cos[0, :, columns], sin[0, :, columns])
+                for layout in layouts:
+                    yield Rope(freq, scale, layout)  # type: ignore[arg-type]
+
+
+def _frequencies(module: nn.Module, cos: Tensor, sin: Tensor) -> tuple[Tensor, float]:
+    """Radians per token, float64 [R/2], and scale of tables [T, R/2] at PROBE_POSITIONS."""
+    cos, sin = cos.double(), sin.double()
+    scale = float((cos[0] ** 2 + sin[0] ** 2).sqrt().mean())
+    freq = torch.atan2(sin[1], cos[1])  # position 1
+    # The module's own frequencies are exact where the tables are rounded.
+    for name, buffer in module.named_buffers(recurse=False):
+        if "inv_freq" in name and buffer.shape == freq.shape:
+            exact = buffer.detach().double().to(freq.device)
+            if torch.allclose(exact, freq, rtol=2e-2, atol=1e-3):
+                return exact, scale
+    return freq, scale
+
+
+def _matching_rope(
+    ropes: list[Rope], raw: Seen, rotated: Seen, positions: Tensor
+) -> Rope | None:
+    for rope in ropes:
+        if 2 * rope.freq.numel() > raw.q.shape[-1]:
+            continue
+        cos, sin = rope.cos_sin(positions)
+        if all(
+            _same(rotate(x.float(), cos, sin, rope.layout), y.float())
+            for x, y in ((raw.q, rotated.q), (raw.k, rotated.k))
+        ):
+            return rope
+    return None
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Equal within the rounding of the model's dtype (relative RMS)."""
+    a, b = a.float(), b.float()
+    limit = 2e-2 if a.dtype != b.dtype or _is_low(a, b) else 1e-3
+    error = (a - b).pow(2).mean().sqrt()
+    return bool(error <= limit * b.pow(2).mean().sqrt().clamp_min(1e-12))
+
+
+def _is_low(a: Tensor, b: Tensor) -> bool:
+    return bool((b == b.bfloat16().float()).all()) or bool((b == b.half().float()).all())
+
+
+def _adjusted(rope: Rope, base: float | None, distance_scale: float) -> Rope:
+    freq = rope.freq
+    n = freq.numel()
+    if base is not None and n:
+        own = base ** (-torch.arange(n, dtype=torch.float64, device=freq.device) / n)
+        first, last = float(freq[0]), float(freq[-1])
+        plain = abs(first - 1.0) < 1e-6 and n > 1
+        # A scaled table (llama3, yarn) belongs to the model: only its plain base is replaceable.
+        model_base = last ** (-n / (n - 1)) if plain and last > 0 else None
+        if model_base and torch.allclose(
+            freq, model_base ** (-torch.arange(n, device=freq.device).double() / n), rtol=1e-4
+        ):
+            freq = own
+    return Rope(freq * distance_scale, rope.scale, rope.layout)

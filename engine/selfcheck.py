@@ -1,0 +1,49 @@
+"""A last check at attachment: with everything in the window, the engine must not change a logit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from infllm.engine.errors import UnsupportedModel
+
+if TYPE_CHECKING:
+    from infllm.engine.engine import Engine
+
+CUTS = (9, 6, 1)  # tokens of each segment of the engine's run
+TOLERANCE = {torch.float32: 5e-3, torch.float16: 5e-2, torch.bfloat16: 1e-1}  # relative RMS
+
+
+def expected_logits(model: nn.Module) -> Tensor:
+    """Logits [T, vocab] of the model as it stands, on a fixed short input."""
+    with torch.no_grad():
+        return model(input_ids=_ids(model), use_cache=False).logits[0].float()
+
+
+def compare(engine: Engine, expected: Tensor) -> None:
+    """Run the same input through full attention by the engine, in several segments.
+
+    Raises:
+        UnsupportedModel: the logits differ, so something in the model is not served.
+    """
+    session = engine.session(overrides={"type": "origin"})
+    ids = _ids(engine.model)[0].tolist()
+    rows, start = [], 0
+    for n in CUTS:
+        rows.append(session.score(ids[start : start + n]))
+        start += n
+    got = torch.cat(rows)
+    error = (got - expected).pow(2).mean().sqrt() / expected.pow(2).mean().sqrt().clamp_min(1e-6)
+    limit = TOLERANCE.get(engine.dtype, 1e-1)
+    if not bool(error <= limit):
+        raise UnsupportedModel(
+            f"attached, {type(engine.model).__name__} gives other logits than before "
+            f"(relative error {float(error):.3g}): part of its attention is not served"
+        )
+
+
+def _ids(model: Any) -> Tensor:
+    weight = model.get_input_embeddings().weight
+    return (torch.arange(sum(CUTS), device=weight.device) * 13 + 5)[None] % weight.shape[0]

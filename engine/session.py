@@ -1,0 +1,393 @@
+"""One reading of one document: what was given, what was read, and what comes next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from infllm.engine.cache import SessionCache
+from infllm.engine.errors import EngineError, UnsupportedCall
+from infllm.engine.layer import Call, UnitUse
+from infllm.engine.policies import InfLLM, make_policy
+from infllm.engine.sampling import Sampler
+
+if TYPE_CHECKING:
+    from infllm.engine.config import ModelConfig
+    from infllm.engine.engine import Engine
+
+LOGIT_BYTES = 256 * 2**20  # of one block of logits while scoring
+
+
+@dataclass(frozen=True)
+class UnitMass:
+    """Tokens start to stop - 1 (absolute) and the attention mass that a token gave them.
+
+    The mass is a mean over layers and query heads: at most 1 over all units of a token.
+    """
+
+    start: int
+    stop: int
+    mass: float
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token, with the units that the step which chose it attended."""
+
+    id: int
+    units: list[UnitMass] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts in tokens, units and bytes; seconds of wall time."""
+
+    tokens_given: int
+    tokens_read: int
+    tokens_pending: int
+    units: int
+    cache_hits: int
+    cache_misses: int
+    device_bytes: int
+    host_bytes: int
+    disk_bytes: int
+    seconds_reading: float
+    seconds_generating: float
+
+
+class Session:
+    """Memory of one sequence. Reading follows a grid counted from each segment's start.
+
+    A segment is a document, a question, a turn: it ends by `end`, `score` or `generate`. An
+    incomplete chunk waits as token ids, so that any cut of the same ids gives the same state.
+    """
+
+    def __init__(self, engine: Engine, config: ModelConfig, chunk_size: int, start: int = 0) -> None:
+        self.engine = engine
+        self.config = config
+        self.chunk_size = chunk_size
+        self.start = start
+        self.cache = SessionCache(self._begin, self._end)
+        self.cache.length = start
+        self.cache.policies = {
+            layer.index: make_policy(config, layer) for layer in engine.attachment.layers
+        }
+        self._pending: list[int] = []
+        self._offset = 0  # tokens of the open segment that have been forwarded
+        self._read = 0
+        self._given = 0
+        self._last_logits: Tensor | None = None  # float32 [vocab], after the last token read
+        self._watch_units = False
+        self._call: Call | None = None
+        self._own_pass = False
+        self._broken = False
+        self._seconds_reading = 0.0
+        self._seconds_generating = 0.0
+
+    # ---- feeding --------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """Absolute position of the next token to be given."""
+        return self.start + self._read + len(self._pending)
+
+    def read(self, ids: Iterable[int]) -> None:
+        """Take tokens in; whole chunks go through the model, the rest waits."""
+        self._accept(ids)
+        for chunk in self._whole_chunks():
+            self._forward(chunk)
+
+    def end(self) -> None:
+        """Close the segment: what waits goes through the model, and the grid starts anew."""
+        chunk = self._take_pending()
+        if chunk:
+            self._forward(chunk)
+        self._offset = 0
+
+    def _accept(self, ids: Iterable[int]) -> list[int]:
+        ids = [int(i) for i in ids] if not isinstance(ids, list) else ids
+        self.engine.check_ids(ids)
+        self._pending.extend(ids)
+        self._given += len(ids)
+        return ids
+
+    def _whole_chunks(self) -> Iterator[list[int]]:
+        """Takes complete chunks from what waits."""
+        taken, size = 0, self.chunk_size
+        try:
+            while len(self._pending) - taken >= size:
+                chunk = self._pending[taken : taken + size]
+                taken += size
+                yield chunk
+        finally:
+            del self._pending[:taken]
+
+    def _take_pending(self) -> list[int]:
+        chunk, self._pending = self._pending, []
+        return chunk
+
+    # ---- passes ---------------------------------------------------------------------------------
+
+    def _begin(self, batch: int, tokens: int) -> Call:
+        if self._broken:
+            raise EngineError(
+                "this session was interrupted in the middle of a chunk and cannot go on",
+                "start a new session, or fork one before a step that may be interrupted",
+            )
+        if batch != 1:
+            raise UnsupportedCall(
+                f"a session holds one sequence, not {batch}", "open one session for each sequence"
+            )
+        if not self._own_pass:  # a pass made by transformers is a segment of its own
+            if self._pending:
+                raise UnsupportedCall(
+                    f"{len(self._pending)} tokens were read and not yet forwarded",
+                    "call session.end() before handing the memory to generate()",
+                )
+            self._offset = 0
+            self._given += tokens
+        self._call = Call(self._offset, self.start + self._read, self._watch_units)
+        self._tokens = tokens
+        self._broken = True  # until the pass is complete
+        return self._call
+
+    def _end(self, complete: bool) -> None:
+        if not complete:
+            return
+        self._broken = False
+        self._read += self._tokens
+        self.cache.length = self.start + self._read
+        self._offset = self._offset + self._tokens if self._own_pass else 0
+
+    def _forward(self, ids: Sequence[int], hidden: list[Tensor] | None = None) -> None:
+        """One pass over `ids`; collects the hidden states [1, T, M] in `hidden` when given."""
+        began = time.perf_counter()
+        attachment = self.engine.attachment
+        tokens = torch.tensor([ids], device=self.engine.device)
+        keep = {"logits_to_keep": 1} if attachment.keeps_logits else {}
+        self._own_pass = True
+        try:
+            with torch.no_grad(), attachment.hidden_states() as states:
+                out = self.engine.model(
+                    input_ids=tokens,
+                    position_ids=torch.arange(len(ids), device=tokens.device)[None],
+                    past_key_values=self.cache,
+                    use_cache=True,
+                    **keep,
+                )
+        except torch.OutOfMemoryError as error:
+            raise self.engine.out_of_memory(self.position) from error
+        finally:
+            self._own_pass = False
+        self._last_logits = out.logits[0, -1].float()
+        if hidden is not None:
+            hidden.append(states[0])
+        self._seconds_reading += time.perf_counter() - began
+
+    def _step(self, token: int) -> None:
+        """One token as a segment of its own: a decode step."""
+        self._forward([token])
+        self._offset = 0
+
+    # ---- logits ---------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def score(self, ids: Sequence[int], *, step: bool = False) -> Tensor:
+        """Logits float32 [T, vocab] after each of the T tokens of `ids`; closes the segment.
+
+        With `step`, each token is a decode step: a segment of its own. What waited from `read`
+        belongs to the segment (and is closed before the first step) and gets no row.
+        """
+        if step:
+            self.end()
+            rows = []
+            for token in self._listed(ids):
+                self._step(token)
+                assert self._last_logits is not None
+                rows.append(self._last_logits)
+            return torch.stack(rows) if rows else self._no_logits()
+        waiting = len(self._pending)
+        ids = self._accept(ids)
+        hidden: list[Tensor] = []
+        for chunk in self._whole_chunks():
+            self._forward(chunk, hidden)
+        rest = self._take_pending()
+        if rest:
+            self._forward(rest, hidden)
+        self._offset = 0
+        if not ids:
+            return self._no_logits()
+        states = torch.cat(hidden, dim=1)[:, waiting:]
+        return torch.cat(list(self._logits(states)))
+
+    def _listed(self, ids: Iterable[int]) -> list[int]:
+        ids = [int(i) for i in ids]
+        self.engine.check_ids(ids)
+        self._given += len(ids)
+        return ids
+
+    def _no_logits(self) -> Tensor:
+        return torch.empty(0, self.engine.vocab_size)
+
+    def _logits(self, states: Tensor) -> Iterator[Tensor]:
+        """float32 [n, vocab] blocks of hidden states [1, T, M], each of bounded size."""
+        rows = max(1, LOGIT_BYTES // (4 * self.engine.vocab_size))
+        for part in states.split(rows, dim=1):
+            yield self.engine.attachment.head(part)[0]
+
+    @torch.no_grad()
+    def nll(self, ids: Sequence[int]) -> Iterator[Tensor]:
+        """Negative log-likelihood in nats of `ids`, token by token, in blocks float32 [n].
+
+        A token is predicted from all before it; the very first of a session from nothing, and has
+        no entry. Constant memory. The state afterwards is that of `read(ids)`: the segment stays
+        open, and an incomplete chunk at the end is scored on a fork. Tokens that waited from
+        `read` are forwarded and not scored.
+        """
+        unscored = len(self._pending)
+        ids = self._accept(ids)
+        if not ids:
+            return
+        for chunk in self._whole_chunks():
+            block = self._chunk_nll(chunk, unscored)
+            unscored = max(0, unscored - len(chunk))
+            if block.numel():
+                yield block
+        if len(self._pending) > unscored:
+            tail = self.fork()
+            block = tail._chunk_nll(tail._take_pending(), unscored)
+            if block.numel():
+                yield block
+
+    def _chunk_nll(self, chunk: Sequence[int], unscored: int) -> Tensor:
+        """NLL of a chunk's tokens after the first `unscored`; forwards the chunk."""
+        before = self._last_logits
+        hidden: list[Tensor] = []
+        self._forward(chunk, hidden)
+        if unscored >= len(chunk):
+            return torch.empty(0)
+        target = torch.tensor(chunk, device=self.engine.device)
+        first = max(unscored, 1)
+        losses = []
+        if unscored == 0 and before is not None:
+            losses.append(_nll(before[None], target[:1]))
+        row = first
+        for logits in self._logits(hidden[0][:, first - 1 : -1]):
+            losses.append(_nll(logits, target[row : row + len(logits)]))
+            row += len(logits)
+        return torch.cat(losses).cpu() if losses else torch.empty(0)
+
+    # ---- generation -----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(
+        self,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        repetition_penalty: float = 1.0,
+        stop_ids: Iterable[int] | None = None,
+        seed: int | None = None,
+        units: bool = False,
+    ) -> Iterator[Token]:
+        """Close the segment and generate, one decode step a token.
+
+        Ends before a token of the model's end-of-text set or of `stop_ids`. The last token yielded
+        has not been fed: it waits and begins the next segment. `temperature` 0 is greedy;
+        `repetition_penalty` counts generated tokens only, since a document repeats everything.
+        With `units`, each token tells the memory units that chose it.
+
+        Raises:
+            UnsupportedCall: nothing has been read, so that there is nothing to go on from.
+        """
+        sampler = Sampler(temperature, top_p, top_k, repetition_penalty, seed)
+        stop = self.engine.eos_ids | frozenset(stop_ids or ())
+        self._watch_units = units
+        began = time.perf_counter()
+        try:
+            if self._pending or self._offset:
+                self.end()
+            if self._last_logits is None:
+                raise UnsupportedCall("nothing has been read", "read a prompt before generating")
+            for n in range(max_new_tokens):
+                if n > 0:
+                    self._step(self._take_pending()[0])
+                assert self._last_logits is not None
+                token = sampler.choose(self._last_logits)
+                if token in stop:
+                    return
+                self._pending = [token]
+                self._given += 1
+                yield Token(token, self._unit_masses() if units else [])
+        finally:
+            self._watch_units = False
+            self._seconds_generating += time.perf_counter() - began
+
+    def _unit_masses(self) -> list[UnitMass]:
+        """Units of the last pass with their mass, largest first."""
+        if self._call is None or not self._call.unit_uses:
+            return []
+        total: dict[int, float] = {}
+        for use in self._call.unit_uses:
+            _spread(total, use)
+        n_layers = sum(isinstance(p, InfLLM) for p in self.cache.policies.values())
+        size = self.config.block_size
+        queries = max(1, self._tokens)
+        masses = [
+            UnitMass(start, start + size, mass / (n_layers * queries))
+            for start, mass in total.items()
+        ]
+        return sorted(masses, key=lambda unit: -unit.mass)
+
+    # ---- copies and counts ----------------------------------------------------------------------
+
+    def fork(self) -> Session:
+        """A session in the same state that goes its own way; units are shared, never copied."""
+        other = object.__new__(Session)
+        other.__dict__.update(self.__dict__)
+        other.cache = SessionCache(other._begin, other._end)
+        other.cache.length = self.cache.length
+        other.cache.policies = {i: p.fork() for i, p in self.cache.policies.items()}
+        other._pending = list(self._pending)
+        return other
+
+    @property
+    def stats(self) -> Stats:
+        """Counts so far; see `Stats`."""
+        policies = self.cache.policies.values()
+        stores = [p.units for p in policies if isinstance(p, InfLLM) and p.units is not None]
+        return Stats(
+            tokens_given=self._given,
+            tokens_read=self._read,
+            tokens_pending=len(self._pending),
+            units=stores[0].n if stores else 0,
+            cache_hits=sum(store.cache.hits for store in stores),
+            cache_misses=sum(store.cache.misses for store in stores),
+            device_bytes=sum(p.device_bytes for p in policies),
+            host_bytes=sum(p.host_bytes for p in policies),
+            disk_bytes=0,
+            seconds_reading=self._seconds_reading,
+            seconds_generating=self._seconds_generating,
+        )
+
+
+def _nll(logits: Tensor, target: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(logits, target, reduction="none")
+
+
+def _spread(total: dict[int, float], use: UnitUse) -> None:
+    """Add one layer's masses to the units' totals, as a mean over query heads."""
+    _, h, _ = use.mass.shape
+    by_group = use.mass.view(1, use.start.shape[1], -1, use.mass.shape[2]).sum(dim=2) / h
+    for start, mass in zip(
+        use.start.flatten().tolist(), by_group.flatten().tolist(), strict=True
+    ):
+        total[start] = total.get(start, 0.0) + mass
+
+

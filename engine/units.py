@@ -1,0 +1,184 @@
+"""Memory units of one layer: append-only host blocks, their index, and the device's slots."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from infllm.engine.block_cache import BlockCache
+from infllm.kernels.quantize import PLAIN, dequantize, quantize, storage_dtype
+from infllm.kernels.unit_topk import unit_scores
+
+if TYPE_CHECKING:
+    from infllm.engine.config import ModelConfig
+    from infllm.engine.layer import Layer
+
+FIRST_SLAB, LARGEST_SLAB = 64, 4096  # units; a slab is never moved or copied once written
+_slab_numbers = itertools.count()
+
+
+class Slab:
+    """A run of units. Only the store that opened it writes to it, behind what others may see."""
+
+    def __init__(self, capacity: int, store: UnitStore) -> None:
+        kv = (capacity, store.batch, 2, store.n_kv_heads, store.block_size)
+        self.number = next(_slab_numbers)
+        self.capacity = capacity
+        self.used = 0
+        self.owner: UnitStore | None = store
+        # Untouched pages of these buffers cost address space, no memory.
+        self.kv = torch.empty(*kv, store.head_dim, dtype=storage_dtype(store.kv_dtype))
+        scaled = store.kv_dtype not in PLAIN
+        self.scale = torch.empty(*kv, 1) if scaled else None
+        self.index = torch.empty(
+            capacity, store.batch, store.n_repr_heads, store.head_dim,
+            dtype=store.index_dtype, device=store.device,
+        )  # fmt: skip
+
+
+@dataclass
+class View:
+    """What one store sees of a slab: units `first` to `first + count - 1` are its first rows."""
+
+    slab: Slab
+    first: int
+    count: int
+
+
+class UnitStore:
+    """Units of one layer and one session; forks share what is written."""
+
+    def __init__(self, config: ModelConfig, layer: Layer, batch: int) -> None:
+        self.batch = batch
+        self.n_kv_heads = layer.n_kv_heads
+        self.head_dim = layer.head_dim
+        self.block_size = config.block_size
+        self.n_repr_heads = layer.n_kv_heads if config.repr_heads == "group" else layer.n_heads
+        self.device = layer.device
+        self.dtype = layer.dtype
+        self.kv_dtype = config.kv_dtype
+        self.index_dtype = PLAIN.get(config.kv_dtype, torch.bfloat16)
+        groups = layer.n_heads if config.perhead else 1
+        capacity = max(config.max_cached_block, config.topk * groups * batch)
+        self.cache = BlockCache(capacity, config.cache_strategy, config.score_decay)
+        page = (2, self.n_kv_heads, self.block_size, self.head_dim)
+        self.slots = torch.empty(capacity, *page, dtype=self.dtype, device=self.device)
+        self.views: list[View] = []
+        self.n = 0
+
+    def fork(self) -> UnitStore:
+        """A store that sees the same units; slots and their bookkeeping stay common to both."""
+        other = object.__new__(UnitStore)
+        other.__dict__.update(self.__dict__)
+        other.views = [View(view.slab, view.first, view.count) for view in self.views]
+        return other
+
+    def append(self, k: Tensor, v: Tensor, index: Tensor) -> None:
+        """Add units: k, v [B, Hkv, n, block_size, D], representatives [B, R, n, D]."""
+        kv = torch.stack([k, v]).permute(3, 1, 0, 2, 4, 5)  # [n, B, 2, Hkv, block_size, D]
+        codes, scale = quantize(kv, self.kv_dtype)
+        index = index.permute(2, 0, 1, 3)  # [n, B, R, D]
+        done, n = 0, kv.shape[0]
+        while done < n:
+            view = self._open_view()
+            slab = view.slab
+            take = min(n - done, slab.capacity - slab.used)
+            rows, new = slice(slab.used, slab.used + take), slice(done, done + take)
+            slab.kv[rows].copy_(codes[new])
+            if slab.scale is not None and scale is not None:
+                slab.scale[rows].copy_(scale[new])
+            slab.index[rows].copy_(index[new])
+            slab.used += take
+            view.count += take
+            self.n += take
+            done += take
+
+    def _open_view(self) -> View:
+        if self.views:
+            last = self.views[-1]
+            mine = last.slab.owner is self and last.count == last.slab.used
+            if mine and last.slab.used < last.slab.capacity:
+                return last
+        grown = 2 * self.views[-1].slab.capacity if self.views else FIRST_SLAB
+        self.views.append(View(Slab(min(grown, LARGEST_SLAB), self), self.n, 0))
+        return self.views[-1]
+
+    def scores(self, query: Tensor, start: int, stop: int, *, per_head: bool) -> Tensor:
+        """Scores of units `start` to `stop` for mean queries [B, E, R, D]: [B, E, 1 or R, n]."""
+        rows = []
+        for view in self.views:
+            a, b = max(start - view.first, 0), min(stop - view.first, view.count)
+            if a < b:
+                index = view.slab.index[a:b].transpose(0, 1)  # [B, n, R, D]
+                rows.append(unit_scores(query, index, per_head=per_head))
+        if not rows:
+            b, e, r, _ = query.shape
+            return query.new_empty(b, e, r if per_head else 1, 0, dtype=torch.float32)
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
+
+    def fetch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Bring units to the device's slots.
+
+        `chosen` int64 [B, G, n] of unit numbers; returns pages [slots, 2, Hkv, block_size, D] and
+        the block table [B, G, n] into them.
+        """
+        rows = chosen.flatten(1).tolist()
+        wanted = {self._key(b, unit): (b, unit) for b, row in enumerate(rows) for unit in row}
+        slots, loads = self.cache.place(list(wanted))
+        places = list(wanted.values())
+        for i, slot in loads:
+            b, unit = places[i]
+            slab, row = self._locate(unit)
+            scale = None if slab.scale is None else slab.scale[row, b]
+            if scale is None:
+                self.slots[slot].copy_(slab.kv[row, b], non_blocking=True)
+            else:
+                self.slots[slot].copy_(dequantize(slab.kv[row, b], scale, self.dtype))
+        slot_of = dict(zip(places, slots, strict=True))
+        flat = [slot_of[b, unit] for b, row in enumerate(rows) for unit in row]
+        return self.slots, torch.tensor(flat, device=self.device).view(chosen.shape)
+
+    def credit(self, chosen: Tensor, mass: Tensor) -> None:
+        """Tell the cache what attention mass [B, H, n] the units `chosen` [B, G, n] received."""
+        b, g, n = chosen.shape
+        by_group = mass.view(b, g, -1, n).sum(dim=2).flatten(1).tolist()
+        received: dict[tuple[int, int, int], float] = {}
+        for row, (units, weights) in enumerate(
+            zip(chosen.flatten(1).tolist(), by_group, strict=True)
+        ):
+            for unit, weight in zip(units, weights, strict=True):
+                key = self._key(row, unit)
+                received[key] = received.get(key, 0.0) + weight
+        self.cache.credit(received)
+
+    def _locate(self, unit: int) -> tuple[Slab, int]:
+        for view in reversed(self.views):
+            if unit >= view.first:
+                return view.slab, unit - view.first
+        raise IndexError(f"no unit {unit}")
+
+    def _key(self, b: int, unit: int) -> tuple[int, int, int]:
+        slab, row = self._locate(unit)
+        return slab.number, row, b
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes of keys and values kept for the units."""
+        return sum(
+            view.count * (_row_bytes(view.slab.kv) + _row_bytes(view.slab.scale))
+            for view in self.views
+        )
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes of slots and unit index on the device."""
+        index = sum(view.count * _row_bytes(view.slab.index) for view in self.views)
+        return index + self.slots.numel() * self.slots.element_size()
+
+
+def _row_bytes(x: Tensor | None) -> int:
+    return 0 if x is None else x[0].numel() * x.element_size()
