@@ -1,0 +1,343 @@
+"""The configuration: every setting, its limits, and which layer it came from. Free of torch."""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+)
+
+from infllm.engine.config_layers import (
+    IDENTITY,
+    Layer,
+    family_settings,
+    flatten,
+    read_model_config,
+    read_source,
+    resolve_model_path,
+    surrounding_layers,
+    trained_length,
+)
+from infllm.engine.errors import ConfigError
+
+UNLIMITED = 2**31 - 1  # the published configs write "no limit" so
+DEFAULT_PRESET = "pocket"
+
+# Keys of the published configs that choose between implementations there and nothing here.
+WITHOUT_EFFECT = ("model.fattn", "model.async_global_stream", "model.pin_memory")
+# Settings that nobody chose: they give way where a chosen one contradicts them.
+UNCHOSEN = ("default", "model's trained length")
+
+
+def _aliases(**names: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: names.get(str(value).replace("-", "_"), value))
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number is needed")
+    return value
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise ValueError("'auto', 'cpu', 'cuda' or 'cuda:1'")
+    return value
+
+
+def _unlimited(value: Any) -> Any:
+    return None if isinstance(value, int) and value >= UNLIMITED else value
+
+
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
+CountOrZero = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
+Positive = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1)]
+
+PolicyName = Annotated[
+    Literal["inf-llm", "infinite-lm", "stream-lm", "window", "origin"],
+    _aliases(stream_llm="stream-lm", inf_llm="inf-llm", infinite_lm="infinite-lm"),
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    _aliases(fp32="float32", bf16="bfloat16", fp16="float16"),
+]
+KvDtype = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"],
+    _aliases(float32="fp32", bfloat16="bf16", float16="fp16"),
+]
+
+
+class _Settings(BaseModel):
+    # protected_namespaces: a config may well have a field named `model`
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelConfig(_Settings):
+    """The `model:` section: which model, and the memory policy. Lengths are in tokens."""
+
+    type: PolicyName = "inf-llm"
+    path: str = ""  # a folder, a hub id or builtin:NAME
+    tokenizer_path: str | None = None  # None: beside the model
+    revision: str | None = None
+    dtype: Dtype = "auto"
+    device: Annotated[str, AfterValidator(_device)] = "auto"
+    quantization: str | None = None
+
+    n_init: CountOrZero = 128
+    n_local: Count = 4096
+    base: Positive | None = None  # rope base; None: the model's own
+    distance_scale: Positive = 1.0
+
+    block_size: Count = 128
+    topk: Count = 16
+    repr_topk: Count = 4
+    repr_score: Literal["mass", "dot"] = "mass"
+    repr_heads: Literal["query", "group"] = "query"
+    far_position: Literal["capped", "exact"] = "capped"
+    exc_block_size: Count = 512
+    chunk_topk_calc: Count | None = None
+    perhead: bool = False
+    faiss: bool = False
+
+    max_cached_block: Count = 32
+    cache_strategy: Literal["lru", "fifo", "lru-s"] = "lru"
+    score_decay: Share = 0.1
+    kv_dtype: KvDtype = "auto"
+
+    fattn: bool | None = None
+    async_global_stream: bool | None = None
+    pin_memory: bool | None = None
+
+
+class PromptConfig(_Settings):
+    """One task's words around the document. None keeps the built-in text of that part."""
+
+    system: str | None = None
+    head: str | None = None
+    tail: str | None = None
+
+
+class Config(_Settings):
+    """Everything a run needs to know."""
+
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    max_len: Annotated[Count | None, BeforeValidator(_unlimited)] = None  # None: no limit
+    truncation: Literal["suffix", "prefix", "middle"] | None = None
+    chunk_size: Count = 8192
+    conv_type: str | None = None
+    chat_template: str | Literal[False] | None = None  # Jinja; None: the tokenizer's; False: none
+    prompts: dict[str, PromptConfig] = Field(default_factory=dict)
+    description: str = ""
+    license: str = ""  # of the weights
+
+    _layers: list[Layer] = PrivateAttr(default_factory=list)
+    _notes: list[str] = PrivateAttr(default_factory=list)
+    _adjusted: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was accepted but is without effect, rounded or raised: one sentence each."""
+        return [*self._notes, *self._adjusted]
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Dotted key -> the layer its value came from, "default" where none gave it."""
+        origins = dict.fromkeys(self.flat(), "default")
+        for layer in self._layers:
+            origins.update(dict.fromkeys(layer.values, layer.origin))
+        return origins
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted key -> value, e.g. {"model.topk": 16, "chunk_size": 8192}."""
+        values = {f"model.{key}": value for key, value in self.model}
+        values |= {key: value for key, value in self if key not in ("model", "prompts")}
+        for task, prompt in self.prompts.items():
+            values |= {f"prompts.{task}.{part}": text for part, text in prompt if text is not None}
+        return values
+
+    def override(self, overrides: Mapping[str, Any], origin: str = "override") -> "Config":
+        """This configuration with `overrides` on top; ConfigError as for `load_config`."""
+        layers = self._layers or [Layer("given", self.flat())]
+        return _build([*layers, flatten(overrides, KNOWN, origin, bare=True)], self._notes)
+
+
+KNOWN = frozenset(f"model.{key}" for key in ModelConfig.model_fields) | (
+    frozenset(Config.model_fields) - {"model", "prompts"}
+)
+
+
+def load_config(
+    source: str | Path | Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    project: Path | None = None,
+    user: Path | None = None,
+) -> Config:
+    """The configuration of a run.
+
+    `source`: a preset's name, a YAML file, a model folder, a hub id (org/name) or a mapping;
+    None: what the environment, project or user file names (`preset:` or `model.path:`), else
+    `pocket`. `overrides`: {"model.topk": 32}; model keys may come bare ({"topk": 32}).
+    Precedence: overrides, INFLLM_* environment, ./infllm.yaml, the user's config.yaml, source.
+    `environ`, `project` and `user` replace the usual places of the middle three.
+
+    Raises ConfigError (unknown key, wrong value, broken limit), ModelNotFound (no model there).
+    """
+    flags = flatten(overrides or {}, KNOWN, "flag", bare=True)
+    around, notes = surrounding_layers(KNOWN, environ, project, user)
+    above = [*around, flags]
+    lowest_namer = len(around)  # below this index a layer may not say which model
+    if source is None:
+        source = DEFAULT_PRESET
+        lowest_namer = 0
+        for index, layer in reversed(list(enumerate(above))):
+            named = layer.preset or layer.values.get("model.path")
+            if named:
+                source, lowest_namer = str(named), index
+                break
+    for layer in above[:lowest_namer]:
+        for key in IDENTITY:
+            if layer.values.pop(key, None) is not None:
+                notes.append(f"{key} of the {layer.origin} is set aside for {source}")
+
+    config = _build([*read_source(source, KNOWN), *above], notes)
+    path = config.model.path
+    model_config = read_model_config(path) if path else None
+    return fit_to_model(config, model_config) if model_config else config
+
+
+def fit_to_model(config: Config, model_config: Mapping[str, Any]) -> Config:
+    """`config` with what nobody chose fitted to the model's trained length.
+
+    `model_config`: the contents of its config.json.
+    """
+    length = trained_length(model_config)
+    if length is None:
+        return config
+    layers = config._layers or [Layer("given", config.flat())]
+    fitted = Layer("model's trained length", family_settings(length))
+    return _build(
+        [fitted, *(layer for layer in layers if layer.origin != fitted.origin)], config._notes
+    )
+
+
+def _build(layers: list[Layer], notes: list[str]) -> Config:
+    nested: dict[str, Any] = {"model": {}, "prompts": {}}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        for key, value in layer.values.items():
+            section, _, leaf = key.partition(".")
+            if section == "prompts":
+                task, _, part = leaf.rpartition(".")
+                nested["prompts"].setdefault(task, {})[part] = value
+            elif leaf:
+                nested[section][leaf] = value
+            else:
+                nested[key] = value
+            origins[key] = layer.origin
+    if isinstance(nested["model"].get("path"), str):
+        nested["model"]["path"] = resolve_model_path(nested["model"]["path"])
+    try:
+        config = Config.model_validate(nested)
+    except ValidationError as error:
+        raise _config_error(error, origins) from error
+    config, adjusted = _within_limits(config, origins)
+    config._layers, config._notes, config._adjusted = layers, notes, adjusted
+    return config
+
+
+def _config_error(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    loc = [str(part) for part in first["loc"]]
+    key = ".".join(loc)
+    while key not in origins and len(loc) > 1:  # pydantic appends the branch of a union
+        loc = loc[:-1]
+        key = ".".join(loc)
+    wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    message = f"{key}: {first['input']!r} will not do: {wanted}"
+    expected = str(first.get("ctx", {}).get("expected", "")).replace(" or ", ", ")
+    near = get_close_matches(str(first["input"]), expected.replace("'", "").split(", "), 1)
+    origin = origins.get(key, "default")
+    return ConfigError(f"{message} ({origin})", f"did you mean {near[0]!r}?" if near else "")
+
+
+def _within_limits(config: Config, origins: Mapping[str, str]) -> tuple[Config, list[str]]:
+    """`config` within the method's limits, and what was adjusted.
+
+    A chosen value that breaks a limit of the method is an error; what only costs speed or
+    memory, or rounds to the grid, is adjusted and noted.
+    """
+    notes = [
+        f"{key.removeprefix('model.')} has no effect here"
+        for key in WITHOUT_EFFECT
+        if origins.get(key)
+    ]
+    model = config.model
+    changes: dict[str, Any] = {}
+
+    def unchosen(key: str) -> bool:
+        return origins.get(f"model.{key}", "default") in UNCHOSEN
+
+    def told(key: str) -> str:
+        return f"model.{key} {getattr(model, key)} ({origins.get(f'model.{key}', 'default')})"
+
+    exc = model.exc_block_size
+    if model.type == "inf-llm":
+        if exc > model.n_local:
+            if not unchosen("exc_block_size"):
+                raise ConfigError(
+                    f"{told('exc_block_size')} is larger than {told('n_local')}",
+                    "an execution block may not leave the window: lower model.exc_block_size",
+                )
+            exc = changes["exc_block_size"] = max(1, model.n_local // 2)
+        if model.repr_topk > model.block_size:
+            if not unchosen("repr_topk"):
+                raise ConfigError(
+                    f"{told('repr_topk')} is larger than {told('block_size')}",
+                    "a unit has no more representatives than tokens: lower model.repr_topk",
+                )
+            changes["repr_topk"] = model.block_size
+        if model.topk > model.max_cached_block:
+            changes["max_cached_block"] = model.topk
+            if not unchosen("max_cached_block"):
+                notes.append(
+                    f"max_cached_block raised from {model.max_cached_block} to {model.topk}: "
+                    f"the cache must hold the topk units of one step"
+                )
+        if model.chunk_topk_calc is not None:
+            if model.chunk_topk_calc < exc:
+                raise ConfigError(
+                    f"{told('chunk_topk_calc')} is smaller than {told('exc_block_size')}",
+                    "lookups are made for whole execution blocks: raise it or leave it out",
+                )
+            if model.chunk_topk_calc % exc:
+                changes["chunk_topk_calc"] = model.chunk_topk_calc // exc * exc
+                notes.append(
+                    f"chunk_topk_calc rounded down to {changes['chunk_topk_calc']}, "
+                    f"a multiple of exc_block_size {exc}"
+                )
+    if changes:
+        config = config.model_copy(update={"model": model.model_copy(update=changes)})
+
+    if config.chunk_size % exc:
+        rounded = max(exc, config.chunk_size // exc * exc)
+        if origins.get("chunk_size", "default") not in UNCHOSEN:
+            notes.append(
+                f"chunk_size {config.chunk_size} rounded to {rounded}, "
+                f"a multiple of exc_block_size {exc}"
+            )
+        config = config.model_copy(update={"chunk_size": rounded})
+    if config.truncation is not None and config.max_len is None:
+        notes.append("truncation has no effect without max_len")
+    return config, notes

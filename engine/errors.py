@@ -1,0 +1,30 @@
+"""What can go wrong in the engine, as types. Free of torch: a command line imports it first."""
+
+
+class EngineError(Exception):
+    """Base of all engine errors: `message` says what and where, `hint` the next step."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(EngineError):
+    """A configuration or an argument that cannot be used as it is."""
+
+
+class ModelNotFound(EngineError):
+    """The model's files are not here and may not, or cannot, be fetched."""
+
+
+class UnsupportedModel(EngineError):
+    """The model's attention has a form the engine cannot serve (MLA, ALiBi, learned positions)."""
+
+
+class UnsupportedCall(EngineError):
+    """The engine cannot serve this way of calling the model (beams, padding, use_cache=False)."""
+
+
+class OutOfMemory(EngineError):
+    """A device or the host ran out of memory, or is predicted to."""
