@@ -165,7 +165,7 @@ class Config(_Settings):
             values |= {f"prompts.{task}.{part}": text for part, text in prompt if text is not None}
         return values
 
-    def override(self, overrides: Mapping[str, Any], origin: str = "override") -> "Config":
+    def with_overrides(self, overrides: Mapping[str, Any], origin: str = "override") -> "Config":
         """This configuration with `overrides` on top; ConfigError as for `load_config`."""
         layers = self._layers or [Layer("given", self.flat())]
         return _build([*layers, flatten(overrides, KNOWN, origin, bare=True)], self._notes)
