@@ -1,1 +1,29 @@
-"""The long-context engine."""
+"""The long-context engine: `load` a model or `attach` one you hold, then read with sessions.
+
+Importing this package imports neither torch nor transformers; using `load` or `attach` does.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from infllm.engine.engine import Engine, attach
+    from infllm.engine.loading import load
+    from infllm.engine.session import Session, Token
+
+__all__ = ["Engine", "Session", "Token", "attach", "load"]
+
+_HOMES = {
+    "Engine": "infllm.engine.engine",
+    "attach": "infllm.engine.engine",
+    "load": "infllm.engine.loading",
+    "Session": "infllm.engine.session",
+    "Token": "infllm.engine.session",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

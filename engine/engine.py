@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from infllm.engine.attachment import Attachment
-from infllm.engine.config import Config, load_config
+from infllm.engine.config import Config, fit_to_model, load_config
 from infllm.engine.errors import ConfigError, OutOfMemory
 from infllm.engine.estimate import Estimate, estimate
 from infllm.engine.selfcheck import compare, expected_logits
@@ -46,10 +46,9 @@ class Engine:
         self.config = _resolved(config, self.dtype)
         self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
         self.eos_ids = _eos_ids(model, tokenizer)
-        self.attachment = Attachment(
-            model, config.model.base, config.model.distance_scale or 1.0
-        )
-        plain = config.model.base is None and (config.model.distance_scale or 1.0) == 1.0
+        base, distance_scale = config.model.base, config.model.distance_scale
+        self.attachment = Attachment(model, base, distance_scale)
+        plain = base is None and distance_scale == 1.0
         expected = expected_logits(model) if check and plain else None
         self.attachment.__enter__()
         try:
@@ -111,7 +110,7 @@ class Engine:
 def attach(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase | Tokenizer | None = None,
-    config: str | Path | Config | None = None,
+    config: str | Path | Mapping[str, Any] | Config | None = None,
     *,
     overrides: Mapping[str, Any] | None = None,
     check: bool = True,
@@ -119,12 +118,15 @@ def attach(
     """The engine around a model you hold; undone by `close` or at the end of a `with` block.
 
     Args:
-        config: a preset's name, a YAML file, or a Config; the published defaults when None.
+        config: a preset's name, a YAML file, a mapping or a Config; None: the published defaults,
+            fitted to the length that the model was trained on.
         check: compare a few logits with the model's own before the first use.
     """
-    if not isinstance(config, Config):
-        config = load_config(config, dict(overrides or {}))
-    elif overrides:
+    if config is None:
+        config = fit_to_model(Config(), model.config.to_dict())
+    elif not isinstance(config, Config):
+        config = load_config(config)
+    if overrides:
         config = config.with_overrides(overrides)
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
         tokenizer = Tokenizer(tokenizer)
