@@ -251,6 +251,10 @@ def refuse_by_config(model: nn.Module) -> None:
         raise UnsupportedModel(
             f"{name} has ALiBi: distances are a bias on the logits, not a rotation"
         )
+    if "chunked_attention" in (getattr(text, "layer_types", None) or ()):
+        raise UnsupportedModel(
+            f"{name} attends within fixed chunks (chunked attention), which no memory can extend"
+        )
     embeddings = [n for n, m in model.named_modules() if _is_position_embedding(n, m)]
     if embeddings:
         raise UnsupportedModel(

@@ -97,11 +97,6 @@ def sliding_window(module: nn.Module, kwargs: dict[str, Any]) -> int | None:
     kinds = getattr(config, "layer_types", None)
     index = module.layer_idx
     if kinds and isinstance(index, int) and index < len(kinds):
-        if kinds[index] == "chunked_attention":
-            raise UnsupportedModel(
-                f"layer {index} attends within fixed chunks (chunked attention), "
-                "which no memory policy can extend"
-            )
         if kinds[index] == "full_attention":
             return None
     window = kwargs.get("sliding_window")
