@@ -1,0 +1,161 @@
+"""Folders and source repositories: which of their files are worth reading, and why not the rest."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from infllm.cli.documents.document import Skipped
+from infllm.cli.documents.errors import LimitExceeded, Unreadable
+from infllm.cli.documents.ignore import IgnoreRules
+from infllm.cli.documents.limits import Limits
+
+VERSION_CONTROL = frozenset({".git", ".hg", ".svn", ".jj", ".bzr"})
+# Folders of other people's or machine-made files, commonly left out of .gitignore in bare copies.
+MACHINE_MADE = frozenset(
+    {"node_modules", "__pycache__", ".tox", ".nox", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+)
+LOCK_FILES = frozenset(
+    """package-lock.json npm-shrinkwrap.json yarn.lock pnpm-lock.yaml bun.lock bun.lockb deno.lock
+    cargo.lock poetry.lock pdm.lock uv.lock pixi.lock pipfile.lock conda-lock.yml composer.lock
+    gemfile.lock go.sum go.work.sum flake.lock mix.lock pubspec.lock podfile.lock cartfile.resolved
+    package.resolved packages.lock.json project.assets.json gradle.lockfile paket.lock
+    .terraform.lock.hcl elm-stuff""".split()
+)
+MINIFIED_NAME = re.compile(r"[.-]min\.(?:js|mjs|cjs|css)$|\.(?:js|css|mjs)\.map$", re.I)
+MINIFIED_SUFFIXES = frozenset({".js", ".mjs", ".cjs", ".css"})
+MINIFIED_LINE = 2000  # characters; hand-written lines are shorter
+GENERATED_NAME = re.compile(
+    r"_pb2(?:_grpc)?\.pyi?$|\.pb(?:\.gw)?\.(?:go|cc|h)$|\.g\.(?:dart|cs)$|\.designer\.cs$", re.I
+)
+# The marks that generators agree on, in a comment near the top.
+GENERATED_MARK = re.compile(
+    rb"@generated\b|code generated .{0,100}?do not edit|"
+    rb"(?:auto-?generated|automatically generated|generated (?:by|from)).{0,200}?do not edit|"
+    rb"do not edit.{0,200}?(?:auto-?generated|automatically generated|generated (?:by|from))",
+    re.I | re.S,
+)
+GENERATED_BYTES = 1024
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file to read. ``source`` is its name for users; ``named`` if they gave it themselves."""
+
+    path: str
+    source: str
+    bytes: int
+    named: bool = False
+
+
+def walk(folder: str, limits: Limits) -> Iterator[Found | Skipped]:
+    """Files of a folder in order of their names, and what is left out, with the reason.
+
+    .gitignore files are honoured as git does, links are not followed. Raises Unreadable and
+    LimitExceeded.
+    """
+    # Entries on the stack: path, name for users, depth, rules that hold inside.
+    stack: list[tuple[str, str, int, IgnoreRules]] = [(folder, folder, 0, IgnoreRules.above(folder))]
+    entries = 0
+    while stack:
+        path, shown, depth, rules = stack.pop()
+        try:
+            rules = rules.enter(path)
+            with os.scandir(path) as scan:
+                found = sorted(scan, key=lambda entry: entry.name)
+        except OSError as error:
+            if depth == 0:
+                raise Unreadable(f"{shown}: {error.strerror}", "Check its permissions.") from error
+            yield Skipped(shown, error.strerror or "cannot be read")
+            continue
+        entries += len(found)
+        if entries > limits.files:
+            raise LimitExceeded(
+                f"{folder}: more than {limits.files} files and folders",
+                "Give the folders inside it that matter.",
+            )
+        real = os.path.realpath(path)
+        folders = []
+        for entry in found:
+            source = os.path.normpath(os.path.join(shown, entry.name))
+            reason = _reason(entry, real, rules)
+            if reason:
+                yield Skipped(source, reason)
+            elif entry.is_dir(follow_symlinks=False):
+                if entry.name in VERSION_CONTROL:
+                    continue
+                if depth + 1 > limits.depth:
+                    yield Skipped(source, f"more than {limits.depth} folders deep")
+                else:
+                    folders.append((entry.path, source, depth + 1, rules))
+            else:
+                yield Found(entry.path, source, entry.stat(follow_symlinks=False).st_size)
+        stack.extend(reversed(folders))
+
+
+def _reason(entry: os.DirEntry[str], folder: str, rules: IgnoreRules) -> str | None:
+    """Why an entry is left out, as far as its name and type tell."""
+    is_folder = entry.is_dir(follow_symlinks=False)
+    if entry.is_symlink():
+        return "symbolic link"
+    if not is_folder and not entry.is_file(follow_symlinks=False):
+        return "not a regular file"
+    if entry.name in VERSION_CONTROL:
+        return None
+    if rules.ignores(os.path.join(folder, entry.name), is_folder):
+        return "ignored by .gitignore"
+    if is_folder:
+        if entry.name in MACHINE_MADE or os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
+            return "installed or machine-made files"
+        return None
+    if entry.name.lower() in LOCK_FILES:
+        return "lock file"
+    if MINIFIED_NAME.search(entry.name):
+        return "minified"
+    if GENERATED_NAME.search(entry.name):
+        return "generated"
+    return None
+
+
+def content_reason(head: bytes, name: str, kind: str, size: int, limits: Limits) -> str | None:
+    """Why a file met in a folder is left out, as far as its first bytes tell."""
+    if size == 0:
+        return "empty"
+    if head.startswith(LFS_POINTER):
+        return "Git LFS pointer (run git lfs pull)"
+    if kind == "code" and size > limits.code_bytes:
+        return f"data or generated code of {size} bytes (name the file to read it)"
+    if kind not in ("code", "text", "markdown", "rst", "html"):
+        return None
+    if GENERATED_MARK.search(head[:GENERATED_BYTES]):
+        return "generated"
+    if PurePath(name).suffix.lower() in MINIFIED_SUFFIXES and any(
+        len(line) > MINIFIED_LINE for line in head.split(b"\n")
+    ):
+        return "minified"
+    return None
+
+
+def open_regular(path: str, source: str) -> tuple[int, os.stat_result]:
+    """File descriptor and status of a regular file. Raises Unreadable.
+
+    Opened without waiting: a named pipe would block until somebody writes to it.
+    """
+    try:
+        descriptor = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
+    except OSError as error:
+        raise Unreadable(f"{source}: {error.strerror}", "Check its permissions.") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise Unreadable(
+            f"{source}: not a regular file", f"Pipe it in instead: cat {source} | infllm ask - ..."
+        )
+    return descriptor, status
