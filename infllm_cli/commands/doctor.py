@@ -1,0 +1,140 @@
+"""`infllm doctor`: is everything here that a run needs?"""
+
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import typer
+from infllm.cli import options as opt
+from infllm.cli.errors import ExitCode, exit_code
+from infllm.cli.output import Output
+
+CORE = ("torch", "transformers", "tokenizers", "safetensors", "pydantic", "pypdf", "tiktoken")
+EXTRAS = {
+    "pdf": ("pypdfium2", "reads PDFs faster"),
+    "plot": ("matplotlib", "draws pictures with --plot"),
+    "faiss": ("faiss-cpu", "looks units up with faiss"),
+}
+CHECK_LENGTH = 2048
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `state` is "ok", "missing" (optional) or "failed"."""
+
+    name: str
+    state: str
+    detail: str
+
+
+def doctor(
+    preset: opt.Preset = None,
+    model: opt.Model = None,
+    settings: opt.Settings = None,
+    device: opt.Device = None,
+    dtype: opt.Dtype = None,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """Check that everything a run needs is here.
+
+    Versions, devices, optional parts, and that the model finds a pass key. Uses no network.
+    """
+    out = Output("doctor", as_json, quiet, verbose)
+    choice = opt.engine_choice(preset, model, None, settings, device, dtype, offline=True)
+    findings: list[Finding] = []
+
+    def found(name: str, state: str, detail: str) -> None:
+        findings.append(Finding(name, state, detail))
+        out.line(f"{state:<8} {name}: {detail}")
+
+    found("infllm", "ok", f"{_version('infllm')} on Python {platform.python_version()}")
+    found("system", "ok", f"{platform.platform()}, {os.cpu_count()} cores, {_memory()}")
+    for package in CORE:
+        installed = _version(package)
+        found(package, "ok" if installed else "failed", installed or "not installed")
+    for extra, (package, use) in EXTRAS.items():
+        installed = _version(package)
+        found(
+            package,
+            "ok" if installed else "missing",
+            installed or f"optional, {use}: pip install 'infllm[{extra}]'",
+        )
+    found("cuda", *_cuda())
+    found("triton", *_triton())
+    code: int = ExitCode.OK
+    try:
+        found("model", "ok", _self_check(choice, out))
+    except Exception as error:  # whatever it is, it is what doctor was called to find
+        code = exit_code(error)
+        hint = getattr(error, "hint", "")
+        found("model", "failed", f"{error}" + (f" ({hint})" if hint else ""))
+    if code == ExitCode.OK and any(finding.state == "failed" for finding in findings):
+        code = ExitCode.RUNTIME
+    out.object({"ok": code == ExitCode.OK, "findings": [asdict(f) for f in findings]})
+    if code != ExitCode.OK:
+        raise typer.Exit(code)
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _memory() -> str:
+    from infllm.cli.text import size
+
+    try:
+        return size(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) + " of memory"
+    except (ValueError, OSError):
+        return "memory unknown"
+
+
+def _cuda() -> tuple[str, str]:
+    if not _version("torch"):
+        return "failed", "unknown without torch"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "missing", "no CUDA device: runs on the CPU"
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return "ok", f"{torch.version.cuda}, {', '.join(names)}"
+
+
+def _triton() -> tuple[str, str]:
+    installed = _version("triton")
+    if installed:
+        return "ok", f"{installed}, used on a GPU"
+    return "missing", f"not used on {sys.platform} without a GPU"
+
+
+def _self_check(choice: opt.EngineChoice, out: Output) -> str:
+    """Load the model and have it find a pass key well beyond its window.
+
+    Raises:
+        RuntimeError: the answer was wrong.
+    """
+    from infllm.cli.progress import Progress
+    from infllm.cli.reading import open_config, open_engine
+    from infllm.cli.tasks.passkey import Haystack, plan_cases, run_passkey
+
+    config = open_config(choice)
+    with open_engine(config, choice, out) as engine:
+        cases = plan_cases([CHECK_LENGTH], [30.0], 1, 5, seed=1)
+        haystack = Haystack(engine.tokenizer)
+        with Progress(out, "self-check", CHECK_LENGTH) as progress:
+            policy = [engine.config.model.type]
+            trial: Any = next(iter(run_passkey(engine, cases, policy, haystack, progress)))
+        where = f"{choice.name} on {engine.device} as {str(engine.dtype).removeprefix('torch.')}"
+    told = f"expected {trial.expected}, got {trial.got!r}"
+    if not trial.correct:
+        raise RuntimeError(f"{where}: pass key in {CHECK_LENGTH:,} tokens not found: {told}")
+    rate = trial.tokens / max(trial.seconds, 1e-9)
+    return f"{where}: pass key in {CHECK_LENGTH:,} tokens found, {rate:,.0f} tok/s"

@@ -1,0 +1,136 @@
+"""`infllm inspect`: what would be read, and what reading it needs."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from infllm.cli import options as opt
+from infllm.cli.output import Output
+from infllm.cli.tables import Table
+
+if TYPE_CHECKING:
+    from infllm.cli.documents import Document
+    from infllm.cli.options import EngineChoice
+
+
+def inspect(
+    sources: opt.Sources = None,
+    preset: opt.Preset = None,
+    model: opt.Model = None,
+    policy: opt.Policy = None,
+    settings: opt.Settings = None,
+    device: opt.Device = None,
+    dtype: opt.Dtype = None,
+    password: opt.Password = None,
+    offline: opt.Offline = False,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """Show what would be read, and what that needs.
+
+    Tokens, characters and pages of each file, what is skipped and why (-v), and about how much
+    memory and time reading takes. No model weights are loaded.
+
+    \b
+    Examples:
+      infllm inspect book.pdf
+      infllm inspect src/ --json
+    """
+    from infllm.cli.reading import need_sources
+
+    out = Output("inspect", as_json, quiet, verbose)
+    sources = need_sources(sources, "infllm inspect book.pdf")
+    choice = opt.engine_choice(preset, model, policy, settings, device, dtype, offline)
+    report(out, choice, sources, password, None)
+
+
+def report(
+    out: Output,
+    choice: "EngineChoice",
+    sources: Sequence[str],
+    password: str | None,
+    budget: int | None,
+) -> None:
+    """Read and tokenize, then tell; also what `--dry-run` of other commands prints.
+
+    Raises:
+        BudgetExceeded: after the report, when the run itself would exceed its budget.
+    """
+    from infllm.cli.estimate import estimate_needs, load_tokenizer
+    from infllm.cli.progress import Spinner
+    from infllm.cli.reading import announce_download, check_budget, open_config, read_documents
+    from infllm.cli.text import plural, seconds, size
+
+    config = open_config(choice)
+    collection = read_documents(sources, password, out)
+    announce_download(config, choice, out)
+    with Spinner(out, "counting tokens"):
+        tokenizer = load_tokenizer(config)
+        counts = [len(tokenizer.encode(document.text)) for document in collection.documents]
+        total = len(tokenizer.encode(collection.text))
+    needs = estimate_needs(config, total)
+
+    table = Table(["source", "kind", "pages", "characters", "tokens"], text_columns=2)
+    for document, tokens in zip(collection.documents, counts, strict=True):
+        pages = "-" if document.pages is None else _pages(document)
+        row = [document.source, document.kind, pages]
+        table.rows.append([*row, f"{len(document.text):,}", f"{tokens:,}"])
+    if len(counts) > 1:
+        table.rows.append(["all", "", "", f"{len(collection.text):,}", f"{total:,}"])
+    table.show(out)
+    if collection.skipped and not out.as_json:
+        out.line()
+        out.line(f"{plural(len(collection.skipped), 'file')} skipped")
+        for skipped in collection.skipped if out.verbose else ():
+            out.line(f"  {skipped.source}: {skipped.reason}")
+    if not out.as_json:
+        out.line()
+        out.line(f"{total:,} tokens with {choice.name}, policy {config.model.type}")
+        if needs is None:
+            out.line("memory and time are unknown: the model is not on this machine yet")
+        elif needs.device == "cpu":
+            both = size(needs.device_bytes + needs.host_bytes)
+            out.line(
+                f"memory: about {both} beside the program, {size(needs.weight_bytes)} of it weights"
+            )
+        else:
+            out.line(
+                f"memory: about {size(needs.device_bytes)} on {needs.device} "
+                f"({size(needs.weight_bytes)} of it weights), {size(needs.host_bytes)} on the host"
+            )
+        if needs is not None and needs.seconds is not None:
+            out.line(f"time: about {seconds(needs.seconds)} on {needs.device}, a rough guess")
+    out.object(
+        {
+            "sources": list(sources),
+            "documents": [
+                {**_facts(document), "tokens": tokens}
+                for document, tokens in zip(collection.documents, counts, strict=True)
+            ],
+            "skipped": [asdict(skipped) for skipped in collection.skipped],
+            "tokens": total,
+            "characters": len(collection.text),
+            "needs": None if needs is None else asdict(needs),
+            "preset": choice.name,
+            "policy": config.model.type,
+        }
+    )
+    check_budget(total, budget)
+
+
+def _pages(document: "Document") -> str:
+    without = document.pages_without_text
+    return f"{document.pages}" + (f" ({without} without text)" if without else "")
+
+
+def _facts(document: "Document") -> dict[str, Any]:
+    return {
+        "source": document.source,
+        "kind": document.kind,
+        "title": document.title,
+        "pages": document.pages,
+        "pages_without_text": document.pages_without_text,
+        "characters": len(document.text),
+        "warnings": document.warnings,
+    }

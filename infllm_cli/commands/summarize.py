@@ -1,0 +1,116 @@
+"""`infllm summarize`: a summary of documents of any length."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from infllm.cli import options as opt
+from infllm.cli.errors import UsageError
+from infllm.cli.output import Output
+
+
+class Strategy(StrEnum):
+    memory = "memory"
+    map_reduce = "map-reduce"
+
+
+def summarize(
+    sources: opt.Sources = None,
+    strategy: Annotated[
+        Strategy,
+        typer.Option(
+            "--strategy", help="Whole document through memory, or parts that fit the window."
+        ),
+    ] = Strategy.memory,
+    preset: opt.Preset = None,
+    model: opt.Model = None,
+    policy: opt.Policy = None,
+    settings: opt.Settings = None,
+    device: opt.Device = None,
+    dtype: opt.Dtype = None,
+    password: opt.Password = None,
+    max_new_tokens: opt.MaxNewTokens = 256,
+    temperature: opt.Temperature = 0.0,
+    top_p: opt.TopP = 1.0,
+    top_k: opt.TopK = 0,
+    repetition_penalty: opt.RepetitionPenalty = 1.1,
+    seed: opt.Seed = None,
+    stop: opt.Stop = None,
+    max_tokens: opt.Budget = None,
+    offline: opt.Offline = False,
+    dry_run: opt.DryRun = False,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """Summarize documents of any length.
+
+    `memory` reads everything once and then writes. `map-reduce` summarizes chapters and sections
+    that fit the model's own window, then those summaries, until one is left.
+
+    \b
+    Examples:
+      infllm summarize book.epub
+      infllm summarize report.pdf --strategy map-reduce -v
+    """
+    from infllm.cli.commands.ask import tell_finish
+    from infllm.cli.reading import check_budget, need_sources, open_all, peak_memory_bytes
+    from infllm.cli.tasks.summarize import find_sections, summarize_by_memory, summarize_by_parts
+    from infllm.cli.text import plural, seconds, size
+
+    out = Output("summarize", as_json, quiet, verbose)
+    sources = need_sources(sources, "infllm summarize book.epub")
+    by_parts = strategy is Strategy.map_reduce
+    if by_parts and policy not in (None, "origin"):
+        raise UsageError(
+            f"--policy {policy} has no part in map-reduce: its parts fit the window",
+            "leave --policy out, or use --strategy memory",
+        )
+    choice = opt.engine_choice(preset, model, policy, settings, device, dtype, offline)
+    if dry_run:
+        from infllm.cli.commands.inspect import report
+
+        report(out, choice, sources, password, max_tokens)
+        return
+
+    sampling = opt.Sampling(
+        max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed, tuple(stop or ())
+    )
+    collection, engine = open_all(choice, sources, password, out)
+    with engine:
+        ids = engine.tokenizer.encode(collection.text)
+        if by_parts:
+            check_budget(len(ids), max_tokens)
+            offsets = engine.tokenizer.offsets(collection.text, ids)
+            sections = find_sections(collection, offsets)
+            result = summarize_by_parts(engine, ids, sections, sampling, out)
+        else:
+            result = summarize_by_memory(engine, ids, sampling, out, max_tokens)
+        kind = "origin" if by_parts else engine.config.model.type
+        device_name = str(engine.device)
+    out.line()
+    answer, reading = result.answer, result.reading
+    out.object(
+        {
+            "answer": answer.text,
+            "sources": sources,
+            "citations": [],
+            "strategy": strategy.value,
+            "parts": result.parts,
+            "rounds": result.rounds,
+            **reading.fields,
+            "tokens_generated": answer.tokens,
+            "seconds_answering": round(answer.seconds, 3),
+            "finish": answer.finish,
+            "preset": choice.name,
+            "policy": kind,
+            "device": device_name,
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+    )
+    done = f" in {plural(result.parts, 'part')}" if by_parts else ""
+    out.note(
+        f"{reading.sentence}{done}, summarized in {seconds(answer.seconds)}; "
+        f"{choice.name}, {kind}, peak memory {size(peak_memory_bytes())}"
+    )
+    tell_finish(answer.finish, max_new_tokens, out)

@@ -1,0 +1,168 @@
+"""What a run will need, before its model is loaded: from the model's config.json."""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from infllm.cli.errors import ModelMissing
+
+if TYPE_CHECKING:
+    from infllm.engine.config import Config
+    from infllm.engine.tokenizer import Tokenizer
+
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+KV_OF_DTYPE = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+# Of the throughput of a large matrix product, what a whole forward pass reached on two CPU
+# cores with the built-in model; lookups, norms and memory traffic take the rest.
+EFFICIENCY = 0.4
+
+
+@dataclass(frozen=True)
+class _Dtype:
+    itemsize: int
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Of one attention layer, what the engine's estimate looks at."""
+
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    dtype: _Dtype
+    sliding_window: int | None
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes and seconds that reading `tokens` tokens will take, about.
+
+    `device_bytes` includes the weights; on a CPU both sizes are of the same memory. `seconds` is
+    None where the device's speed could not be measured.
+    """
+
+    tokens: int
+    weight_bytes: int
+    device_bytes: int
+    host_bytes: int
+    seconds: float | None
+    device: str
+
+
+def load_tokenizer(config: "Config") -> "Tokenizer":
+    """The tokenizer of a configuration's model, without its weights.
+
+    Raises:
+        ModelMissing: it is not on this machine and could not be fetched.
+    """
+    from infllm.engine.tokenizer import Tokenizer
+    from transformers import AutoTokenizer
+
+    path = config.model.tokenizer_path or config.model.path
+    try:
+        return Tokenizer(AutoTokenizer.from_pretrained(path, revision=config.model.revision))
+    except (OSError, ValueError) as error:
+        raise ModelMissing(
+            f"no tokenizer for {path}: {str(error).splitlines()[0]}",
+            "download the model once while online, or give --model a local folder",
+        ) from error
+
+
+def estimate_needs(config: "Config", tokens: int) -> Needs | None:
+    """Memory and time of one reading; None when the model's config.json is not on this machine."""
+    import torch
+    from infllm.engine.config_layers import read_model_config
+    from infllm.engine.estimate import estimate
+
+    spec = read_model_config(config.model.path)
+    if spec is None:
+        return None
+    spec = spec.get("text_config") or spec
+    device = config.model.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = config.model.dtype
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "bfloat16"
+    if config.model.kv_dtype == "auto":
+        config = config.with_overrides({"kv_dtype": KV_OF_DTYPE[dtype]})
+    shapes = _shapes(spec, ITEM_BYTES[dtype])
+    memory = estimate(config.model, shapes, tokens)  # type: ignore[arg-type]
+    parameters, work = _work(spec, shapes, config, tokens)
+    weights = parameters * ITEM_BYTES[dtype]
+    speed = _matmul_speed(device, dtype)
+    return Needs(
+        tokens,
+        weights,
+        weights + memory.device_bytes,
+        memory.host_bytes,
+        work / (speed * EFFICIENCY),
+        device,
+    )
+
+
+def _shapes(spec: dict[str, Any], itemsize: int) -> list[_Shape]:
+    heads = spec["num_attention_heads"]
+    head_dim = spec.get("head_dim") or spec["hidden_size"] // heads
+    kinds = spec.get("layer_types") or ["full_attention"] * spec["num_hidden_layers"]
+    return [
+        _Shape(
+            heads,
+            spec.get("num_key_value_heads") or heads,
+            head_dim,
+            _Dtype(itemsize),
+            spec.get("sliding_window") if kind == "sliding_attention" else None,
+        )
+        for kind in kinds
+    ]
+
+
+def _work(
+    spec: dict[str, Any], shapes: list[_Shape], config: "Config", tokens: int
+) -> tuple[int, float]:
+    """Parameters of the model, and floating-point operations of reading `tokens` tokens."""
+    hidden, inner = spec["hidden_size"], spec.get("intermediate_size") or 4 * spec["hidden_size"]
+    active = spec.get("num_experts_per_tok") or 1
+    experts = spec.get("num_local_experts") or spec.get("num_experts") or 1
+    embedding = spec["vocab_size"] * hidden * (1 if spec.get("tie_word_embeddings") else 2)
+    parameters, work = embedding, 0.0
+    settings = config.model
+    for shape in shapes:
+        attention = 2 * hidden * shape.head_dim * (shape.n_heads + shape.n_kv_heads)
+        mlp = 3 * hidden * inner
+        parameters += attention + experts * mlp
+        work += 2.0 * tokens * (attention + active * mlp)
+        work += 4.0 * tokens * shape.n_heads * shape.head_dim * _keys(settings, shape, tokens)
+        if settings.type == "inf-llm" and shape.sliding_window is None:
+            passes = 2.0 * shape.n_heads * shape.head_dim
+            if settings.repr_score == "mass":
+                work += passes * tokens * min(tokens, settings.n_local)
+            units = tokens / settings.block_size
+            work += passes * tokens * units / 2 / settings.exc_block_size
+    return parameters, work
+
+
+def _keys(settings: Any, shape: _Shape, tokens: int) -> float:
+    """Keys that a query meets, on average."""
+    if shape.sliding_window is not None:
+        return min(tokens / 2, shape.sliding_window)
+    if settings.type == "origin":
+        return tokens / 2
+    window = settings.n_init + settings.n_local
+    if settings.type == "inf-llm":
+        window += settings.topk * settings.block_size
+    return min(tokens / 2, window)
+
+
+def _matmul_speed(device: str, dtype: str) -> float:
+    """Floating-point operations a second of a square matrix product, measured in a moment."""
+    import torch
+
+    side = 768 if device == "cpu" else 4096
+    a = torch.randn(side, side, device=device, dtype=getattr(torch, dtype))
+    best = float("inf")
+    for _ in range(4):
+        started = time.perf_counter()
+        (a @ a).sum().item()
+        best = min(best, time.perf_counter() - started)
+    return 2.0 * side**3 / best

@@ -1,0 +1,121 @@
+"""The `infllm` command: parses, dispatches, and turns every error into a line and a status."""
+
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+from infllm.cli.commands import ask, doctor, inspect, passkey, ppl, presets, summarize
+from infllm.cli.errors import ExitCode, exit_code
+from infllm.cli.output import force_utf8, forget_stdout, print_error
+
+ALIASES = {"query": "ask", "perplexity": "ppl"}
+# click's UsageError, wherever this version of typer keeps its click.
+ClickUsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="infllm",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    help="Ask, summarize and measure documents far longer than a model's context window.",
+)
+app.command("ask")(ask.ask)
+app.command("query", hidden=True)(ask.ask)
+app.command("summarize")(summarize.summarize)
+app.command("passkey")(passkey.passkey)
+app.command("ppl")(ppl.ppl)
+app.command("perplexity", hidden=True)(ppl.ppl)
+app.command("inspect")(inspect.inspect)
+app.add_typer(presets.app, name="presets")
+app.command("doctor")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"infllm {version('infllm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit status; errors are told on stderr."""
+    force_utf8()
+    command = typer.main.get_command(app)
+    try:
+        # Not command.main(): that would turn a closed pipe and Ctrl-C into statuses of its own.
+        with command.make_context("infllm", list(arguments)) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+        return ExitCode.OK
+    except typer.Exit as done:
+        return done.exit_code
+    except BrokenPipeError:
+        # The reader has all it wants (`| head`): no failure of ours.
+        forget_stdout()
+        return ExitCode.OK
+    except ClickUsageError as error:
+        return _usage(error, arguments)
+    except (Exception, KeyboardInterrupt) as error:
+        return _failure(error, arguments)
+
+
+def _command_name(arguments: Sequence[str]) -> str:
+    name = next((part for part in arguments if not part.startswith("-")), "")
+    return ALIASES.get(name, name)
+
+
+def _usage(error: Exception, arguments: Sequence[str]) -> int:
+    context = getattr(error, "ctx", None)
+    message = error.format_message()  # type: ignore[attr-defined]
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message, file=sys.stderr)
+        return ExitCode.USAGE
+    path = context.command_path if context is not None else "infllm"
+    code = ExitCode.USAGE
+    print_error(
+        message, f"see: {path} --help", _command_name(arguments), code, "--json" in arguments
+    )
+    return code
+
+
+def _failure(error: BaseException, arguments: Sequence[str]) -> int:
+    code = exit_code(error)
+    message, hint = getattr(error, "message", None), getattr(error, "hint", None)
+    verbose = any(part in ("-v", "-vv", "--verbose") for part in arguments)
+    if isinstance(error, KeyboardInterrupt):
+        message, hint = "interrupted before anything was read", "the same command starts over"
+    elif isinstance(error, MemoryError):
+        message = "out of memory on this machine"
+        hint = "give fewer sources, or a smaller window: --set n_local=..., --set topk=..."
+    elif message is None:
+        message = f"{type(error).__name__}: {error}"
+        hint = "this is a defect: run again with -v for the traceback, and report it"
+        verbose_trace = "".join(traceback.format_exception(error))
+        if verbose:
+            print(verbose_trace, file=sys.stderr)
+    print_error(message, hint or "", _command_name(arguments), code, "--json" in arguments)
+    return code
+
+
+def main() -> NoReturn:
+    """Entry point of the `infllm` script."""
+    # A second Ctrl-C during clean-up ends at once instead of printing a traceback.
+    status = run(sys.argv[1:])
+    if status == ExitCode.INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(status)

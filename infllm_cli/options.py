@@ -1,0 +1,175 @@
+"""Options that several commands share."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from infllm.cli.errors import UsageError
+
+DEFAULT_PRESET = "pocket"
+
+Sources = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SOURCE",
+        show_default=False,
+        help="Files, folders, globs, or - for standard input.",
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        "-p",
+        metavar="NAME",
+        help="Preset name or YAML file; see `infllm presets`. [default: pocket]",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="PATH", help="Model folder or hub id, over a fitting preset."),
+]
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        "--policy", metavar="NAME", help="inf-llm, infinite-lm, stream-lm, window or origin."
+    ),
+]
+Policies = Annotated[
+    str | None,
+    typer.Option("--policy", metavar="A,B,...", help="One or several policies, side by side."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any configuration key, e.g. model.topk=32. Repeatable."
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")
+]
+Dtype = Annotated[
+    str | None, typer.Option("--dtype", metavar="NAME", help="auto, float32, bfloat16 or float16.")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
+Password = Annotated[
+    str | None, typer.Option("--password", metavar="TEXT", help="Password of encrypted PDFs.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on standard error.")]
+Verbose = Annotated[
+    int,
+    typer.Option(
+        "--verbose", "-v", count=True, show_default=False, help="More detail on standard error."
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what would be read and what it needs; read nothing."),
+]
+Budget = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens", metavar="N", min=1, help="Refuse to read more tokens than this (exit 4)."
+    ),
+]
+MaxNewTokens = Annotated[
+    int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Longest answer, in tokens.")
+]
+Temperature = Annotated[
+    float, typer.Option("--temperature", metavar="T", min=0.0, help="0 takes the likeliest token.")
+]
+TopP = Annotated[
+    float,
+    typer.Option("--top-p", metavar="P", min=0.0, max=1.0, help="Sample from this much mass."),
+]
+TopK = Annotated[
+    int, typer.Option("--top-k", metavar="K", min=0, help="Sample from the K likeliest; 0 is all.")
+]
+RepetitionPenalty = Annotated[
+    float,
+    typer.Option("--repetition-penalty", metavar="X", min=0.01, help="Above 1 repeats less."),
+]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of the sampling.")]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option("--stop", metavar="TEXT", help="End the answer before this text. Repeatable."),
+]
+Plot = Annotated[
+    str | None,
+    typer.Option("--plot", metavar="FILE.png", help="Also draw a picture (needs matplotlib)."),
+]
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """Which model to load and how, as the command line says it.
+
+    `overrides` are the dotted configuration keys that flags set: they win over every file.
+    """
+
+    source: str | None
+    overrides: dict[str, Any]
+    offline: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.source or DEFAULT_PRESET
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen, and when to stop. Stop texts are not part of the answer."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+def engine_choice(
+    preset: str | None,
+    model: str | None,
+    policy: str | None,
+    settings: list[str] | None,
+    device: str | None,
+    dtype: str | None,
+    offline: bool,
+) -> EngineChoice:
+    """The flags as a source and overrides; `--policy` and such win over `--set` of the same key."""
+    overrides: dict[str, Any] = dict(parse_setting(text) for text in settings or [])
+    flags = {"model.type": policy, "model.device": device, "model.dtype": dtype}
+    source = preset or model
+    if preset and model:
+        flags["model.path"] = model
+    overrides.update({key: value for key, value in flags.items() if value is not None})
+    return EngineChoice(source, overrides, offline)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`model.topk=32` as a key and a YAML value.
+
+    Raises:
+        UsageError: there is no `=`, or the value is not YAML.
+    """
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(
+            f"--set {text!r} is not KEY=VALUE", "write for example --set model.topk=32"
+        )
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(
+            f"the value of --set {text!r} cannot be read", "quote it, e.g. --set 'key=\"value\"'"
+        ) from error
+
+
+def split_list(text: str) -> list[str]:
+    """`a, b,c` as its parts, without empty ones and repeats."""
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

@@ -1,0 +1,105 @@
+"""Pictures of results, for which matplotlib is an optional dependency."""
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infllm.cli.errors import MissingExtra, UsageError
+from infllm.cli.tasks.lengths import length_name
+
+if TYPE_CHECKING:
+    from infllm.cli.tasks.passkey import Trial
+    from infllm.cli.tasks.perplexity import Perplexity
+
+FORMATS = (".png", ".pdf", ".svg")
+
+
+def check_plot(path: str | None) -> None:
+    """Find out before a long run whether its picture can be drawn.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+        UsageError: the file's format is unknown, or its folder does not exist.
+    """
+    if path is None:
+        return
+    if find_spec("matplotlib") is None:
+        raise MissingExtra("--plot needs matplotlib", "pip install 'infllm[plot]'")
+    if Path(path).suffix.lower() not in FORMATS:
+        raise UsageError(f"--plot {path}: unknown picture format", f"use {', '.join(FORMATS)}")
+    folder = Path(path).parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f"--plot {path}: cannot write to the folder {folder}", "create it first")
+
+
+def _figure(width: float, height: float) -> Any:
+    # The object API: no pyplot, so no display and no global state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def draw_needles(path: str, trials: Sequence["Trial"], title: str) -> None:
+    """A needle heatmap per policy: share of right answers by length (x) and depth (y)."""
+    policies = list(dict.fromkeys(trial.policy for trial in trials))
+    lengths = sorted({trial.length for trial in trials})
+    depths = sorted({trial.depth for trial in trials})
+    columns = min(2, len(policies))
+    rows = -(-len(policies) // columns)
+    width = max(3.2, 0.8 * len(lengths) + 1.6)
+    height = max(1.6, 0.32 * len(depths) + 0.9)
+    figure = _figure(columns * width + 0.9, rows * height + 0.5)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    image = None
+    for axes, policy in zip(grid.flat, policies, strict=False):
+        shares = [[_share(trials, policy, length, depth) for length in lengths] for depth in depths]
+        image = axes.imshow(shares, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
+        axes.set_title(policy, fontsize=10)
+        axes.set_xticks(range(len(lengths)), [length_name(n) for n in lengths])
+        axes.set_yticks(range(len(depths)), [f"{depth:g}" for depth in depths])
+        axes.set_xticks([i - 0.5 for i in range(1, len(lengths))], minor=True)
+        axes.set_yticks([i - 0.5 for i in range(1, len(depths))], minor=True)
+        axes.grid(which="minor", color="white", linewidth=1.5)
+        axes.tick_params(which="both", length=0, labelsize=8)
+    for axes in grid.flat[len(policies) :]:
+        axes.set_visible(False)
+    figure.suptitle(title, fontsize=11)
+    figure.supxlabel("length in tokens", fontsize=9)
+    figure.supylabel("depth of the key in %", fontsize=9)
+    figure.colorbar(image, ax=grid, label="share right", ticks=[0, 0.5, 1])
+    figure.savefig(path, dpi=150)
+
+
+def _share(trials: Sequence["Trial"], policy: str, length: int, depth: float) -> float:
+    cell = [
+        trial.correct
+        for trial in trials
+        if (trial.policy, trial.length, trial.depth) == (policy, length, depth)
+    ]
+    return sum(cell) / len(cell) if cell else float("nan")
+
+
+def draw_curves(path: str, results: Sequence["Perplexity"], spacing: str, title: str) -> None:
+    """Mean NLL by position, one line per policy."""
+    figure = _figure(7.5, 4.2)
+    axes = figure.subplots()
+    for result in results:
+        axes.plot(
+            [point.position for point in result.curve],
+            [point.nll for point in result.curve],
+            marker=".",
+            label=f"{result.policy} (perplexity {result.perplexity:.2f})",
+        )
+    if spacing == "log":
+        axes.set_xscale("log")
+    axes.set_xlabel("position in tokens")
+    axes.set_ylabel("negative log-likelihood in nats")
+    axes.set_title(title, fontsize=11)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=150)

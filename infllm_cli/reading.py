@@ -1,0 +1,252 @@
+"""The one way of every command from sources and flags to a session that has read them."""
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from infllm.cli.errors import BudgetExceeded, Interrupted, ModelMissing, UsageError
+from infllm.cli.options import EngineChoice
+from infllm.cli.output import Output
+from infllm.cli.progress import Progress, Spinner, peak_memory_bytes
+from infllm.cli.text import count, one_line, plural, seconds
+
+if TYPE_CHECKING:
+    from infllm.cli.documents import Collection
+    from infllm.engine import Engine, Session
+    from infllm.engine.config import Config
+
+WARNINGS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What reading one prompt took. Tokens count head, document and question; times are seconds.
+
+    `tokens_truncated` were left out because the configuration's max_len asked for it.
+    """
+
+    tokens_given: int
+    tokens_read: int
+    tokens_truncated: int
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens_read / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def sentence(self) -> str:
+        """`read 812,345 tokens in 93.1 s (8,725 tok/s)`, and what was truncated if any was."""
+        text = (
+            f"read {count(self.tokens_read)} tokens in {seconds(self.seconds)} "
+            f"({self.tokens_per_second:,.0f} tok/s)"
+        )
+        if self.tokens_truncated:
+            text += f", {count(self.tokens_truncated)} truncated as configured"
+        return text
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {
+            "tokens_given": self.tokens_given,
+            "tokens_read": self.tokens_read,
+            "tokens_truncated": self.tokens_truncated,
+            "seconds": round(self.seconds, 3),
+            "tokens_per_second": round(self.tokens_per_second, 1),
+        }
+
+
+def open_config(choice: EngineChoice) -> "Config":
+    """The resolved configuration; nothing of the model is loaded.
+
+    Raises:
+        infllm.engine.errors.ConfigError: an unknown key, a wrong value, an unknown preset.
+    """
+    if choice.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from infllm.engine.config import load_config
+
+    return load_config(choice.source, choice.overrides)
+
+
+def open_engine(config: "Config", choice: EngineChoice, out: Output) -> "Engine":
+    """The engine with its model; says so when something will be downloaded.
+
+    Raises:
+        ModelMissing: the model is not on this machine and may not be downloaded.
+        infllm.engine.errors.EngineError: whatever else keeps it from loading.
+    """
+    announce_download(config, choice, out)
+    if not out.verbose:
+        # Loading is told by our own line; the libraries' bars and hints would garble it.
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "" if out.live else "1")
+        warnings.simplefilter("ignore")
+    started = time.monotonic()
+    with Spinner(out, f"loading {choice.name}"):
+        from infllm.engine import load
+
+        engine = load(config)
+    for note in config.notes:
+        out.detail(f"note: {note}")
+    out.detail(f"loaded {choice.name} on {engine.device} in {seconds(time.monotonic() - started)}")
+    return engine
+
+
+def open_all(
+    choice: EngineChoice, sources: Sequence[str], password: str | None, out: Output
+) -> tuple["Collection", "Engine"]:
+    """Documents and engine. What fails fast comes first: settings, then documents, then model."""
+    config = open_config(choice)
+    collection = read_documents(sources, password, out)
+    return collection, open_engine(config, choice, out)
+
+
+def announce_download(config: "Config", choice: EngineChoice, out: Output) -> None:
+    """No download without saying so, and none at all with `--offline`."""
+    from infllm.engine.config_layers import read_model_config
+
+    path = config.model.path
+    if not path or os.path.isdir(path) or read_model_config(path) is not None:
+        return
+    if choice.offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        raise ModelMissing(
+            f"the model {path} is not on this machine, and the network may not be used",
+            "run once without --offline to download it, or give --model a local folder",
+        )
+    out.warn(f"the model {path} is not on this machine: downloading it from huggingface.co")
+
+
+def read_documents(
+    sources: Sequence[str], password: str | None, out: Output, stdin: Any = None
+) -> "Collection":
+    """The text of all sources, with warnings and skipped files told on stderr."""
+    from infllm.cli.documents import read_sources
+
+    if "-" in sources and stdin is None:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError(
+                "'-' reads standard input, and that is a terminal",
+                "pipe a document in: cat book.txt | infllm ask - 'question'",
+            )
+        stdin = sys.stdin.buffer
+    with Spinner(out, f"reading {plural(len(sources), 'source')}"):
+        collection = read_sources(sources, password=password, stdin=stdin)
+    notices = [
+        f"{document.source}: {warning}"
+        for document in collection.documents
+        for warning in document.warnings
+    ]
+    shown = notices if out.verbose else notices[:WARNINGS_SHOWN]
+    for notice in shown:
+        out.warn(notice)
+    if len(notices) > len(shown):
+        out.warn(f"{plural(len(notices) - len(shown), 'more warning')} (-v shows all)")
+    if collection.skipped and not out.verbose:
+        out.note(f"{plural(len(collection.skipped), 'file')} skipped (-v says why)")
+    for skipped in collection.skipped:
+        out.detail(f"skipped {one_line(skipped.source)}: {skipped.reason}")
+    return collection
+
+
+def need_sources(sources: Sequence[str] | None, example: str) -> list[str]:
+    """Raises UsageError when no source was named."""
+    if not sources:
+        raise UsageError("no source given", f"for example: {example}")
+    return list(sources)
+
+
+def check_budget(tokens: int, budget: int | None) -> None:
+    """Raises BudgetExceeded when more tokens were given than may be read."""
+    if budget is not None and tokens > budget:
+        raise BudgetExceeded(
+            f"{count(tokens)} tokens to read, more than the budget of {count(budget)}",
+            "raise --max-tokens, or give fewer sources",
+        )
+
+
+def truncate(ids: list[int], config: "Config", around: int) -> tuple[list[int], int]:
+    """The document's ids that max_len lets in beside `around` prompt tokens; how many stay out.
+
+    `suffix` keeps the end, `prefix` the beginning, `middle` takes out the middle.
+
+    Raises:
+        BudgetExceeded: the prompt is longer than max_len and no truncation was asked for.
+    """
+    if config.max_len is None or around + len(ids) <= config.max_len:
+        return ids, 0
+    if config.truncation is None:
+        raise BudgetExceeded(
+            f"{count(around + len(ids))} tokens to read, more than max_len {count(config.max_len)}",
+            "raise max_len, or let it be cut: --set truncation=middle (or prefix, suffix)",
+        )
+    room = max(0, config.max_len - around)
+    cut = len(ids) - room
+    if config.truncation == "suffix":
+        return ids[cut:], cut
+    if config.truncation == "prefix":
+        return ids[:room], cut
+    front = room // 2
+    return ids[:front] + ids[front + cut :], cut
+
+
+def feed(session: "Session", ids: Sequence[int], chunk: int, progress: Progress) -> None:
+    """Give `ids` to the session chunk by chunk, so that progress moves and Ctrl-C is heard.
+
+    Raises:
+        Interrupted: Ctrl-C; says how far reading came.
+    """
+    try:
+        for start in range(0, len(ids), chunk):
+            part = list(ids[start : start + chunk])
+            session.read(part)
+            progress.advance(len(part))
+        session.end()
+    except KeyboardInterrupt:
+        read, total = session.stats.tokens_read, progress.total
+        raise Interrupted(
+            f"interrupted after reading {count(read)} of {count(total)} tokens",
+            "nothing was answered; the same command starts over",
+        ) from None
+
+
+def read_prompt(
+    engine: "Engine",
+    session: "Session",
+    text: str | list[int],
+    task: str,
+    fields: dict[str, str],
+    out: Output,
+    budget: int | None = None,
+    label: str = "reading",
+) -> Reading:
+    """Head, document and question of `task` into `session`, ready to generate from.
+
+    `text` may be ids already. Document and question are segments of their own, so that the
+    question is looked up by itself.
+    """
+    from infllm.engine.prompt import build_prompt
+
+    tokenizer = engine.tokenizer
+    ids = tokenizer.encode(text) if isinstance(text, str) else text
+    prompt = build_prompt(tokenizer, engine.config, task, **fields)
+    around = len(prompt.head_ids) + len(prompt.tail_ids)
+    kept, truncated = truncate(ids, engine.config, around)
+    check_budget(around + len(kept), budget)
+    document = [*prompt.head_ids, *kept]
+    chunk = engine.config.chunk_size
+
+    def memory() -> int:
+        stats = session.stats
+        on_gpu = engine.device.type != "cpu"
+        return stats.device_bytes + stats.host_bytes if on_gpu else peak_memory_bytes()
+
+    with Progress(out, label, around + len(kept), memory) as progress:
+        feed(session, document, chunk, progress)
+        feed(session, prompt.tail_ids, chunk, progress)
+        elapsed = progress.elapsed
+    return Reading(around + len(ids), session.stats.tokens_read, truncated, elapsed)

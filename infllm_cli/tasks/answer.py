@@ -1,0 +1,118 @@
+"""The answer as text: from generated tokens, streamed, ended by stop texts."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from infllm.cli.options import Sampling
+from infllm.cli.text import clean
+
+if TYPE_CHECKING:
+    from infllm.engine import Session
+    from infllm.engine.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Text, and what it took. `finish` is "stop", "length" or "interrupted"."""
+
+    text: str
+    tokens: int
+    seconds: float
+    finish: str
+
+
+class StopTexts:
+    """Passes text through until a stop text appears; holds back what may be the start of one."""
+
+    def __init__(self, stops: Sequence[str]):
+        self.stops = [stop for stop in stops if stop]
+        self.stopped = False
+        self._held = ""
+
+    def push(self, text: str) -> str:
+        if self.stopped:
+            return ""
+        self._held += text
+        cuts = [at for at in map(self._held.find, self.stops) if at >= 0]
+        if cuts:
+            self.stopped = True
+            return self._release(min(cuts))
+        return self._release(len(self._held) - self._possible_start())
+
+    def flush(self) -> str:
+        return "" if self.stopped else self._release(len(self._held))
+
+    def _possible_start(self) -> int:
+        """Length of the longest end of the held text that begins a stop text."""
+        longest = max((len(stop) for stop in self.stops), default=1) - 1
+        for length in range(min(longest, len(self._held)), 0, -1):
+            if any(stop.startswith(self._held[-length:]) for stop in self.stops):
+                return length
+        return 0
+
+    def _release(self, length: int) -> str:
+        out, self._held = self._held[:length], self._held[length:]
+        return out
+
+
+class Trimmed:
+    """Passes text through without white space at either end."""
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._held = ""
+
+    def push(self, text: str) -> str:
+        text = self._held + text
+        if not self._begun:
+            text = text.lstrip()
+        kept = text.rstrip()
+        self._begun = self._begun or bool(kept)
+        self._held = text[len(kept) :] if self._begun else ""
+        return kept
+
+
+def generate_answer(
+    session: "Session",
+    tokenizer: "Tokenizer",
+    sampling: Sampling,
+    write: Callable[[str], None] = lambda text: None,
+) -> Answer:
+    """Generate from what `session` has read and `write` each piece as soon as it is sure.
+
+    Ctrl-C ends the answer, it does not lose it: `finish` is then "interrupted".
+    """
+    stops, trimmed, stream = StopTexts(sampling.stop), Trimmed(), tokenizer.stream()
+    pieces: list[str] = []
+    tokens, finish = 0, "stop"
+    started = time.monotonic()
+
+    def emit(text: str) -> None:
+        piece = trimmed.push(text)
+        if piece:
+            pieces.append(piece)
+            write(piece)
+
+    generated = session.generate(
+        max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        repetition_penalty=sampling.repetition_penalty,
+        seed=sampling.seed,
+    )
+    try:
+        for token in generated:
+            tokens += 1
+            emit(stops.push(clean(stream.push(token.id))))
+            if stops.stopped:
+                break
+        emit(stops.push(clean(stream.flush())))
+        emit(stops.flush())
+        if tokens == sampling.max_new_tokens and not stops.stopped:
+            finish = "length"
+    except KeyboardInterrupt:
+        finish = "interrupted"
+    return Answer("".join(pieces), tokens, time.monotonic() - started, finish)
