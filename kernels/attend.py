@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -103,9 +104,8 @@ def _attend_fused(
     by_head = logits.view(b, h, t, width)
     start = 0
     for part, n in zip(parts, n_keys, strict=True):
-        hidden = part.hidden()
-        if hidden is not None:
-            by_head[..., start : start + n].masked_fill_(hidden, float("-inf"))
+        if part.band is not None:
+            _hide(by_head[..., start : start + n], part.band)
         start += n
     if sink is not None:
         by_head[..., -1] = sink.to(logits.dtype)[None, :, None]
@@ -120,6 +120,26 @@ def _attend_fused(
         masses.append(fold_mass(part, columns.sum(dim=2)) if part.mass else None)
         start += n
     return o.view(b, h, t, -1), masses
+
+
+def _hide(logits: Tensor, band: Band) -> None:
+    """Put minus infinity at the keys that `band` hides in logits [B, H, T, S], in place.
+
+    In a window only the columns near both ends need it: all queries see what lies between.
+    """
+    t, n = logits.shape[2:]
+    start, stop = band.clear(t, n)
+    if start > 0:
+        logits[..., :start] += _bias(band, t, 0, start)
+    if stop < n:
+        logits[..., stop:] += _bias(band, t, stop, n)
+
+
+@lru_cache(maxsize=256)
+def _bias(band: Band, n_queries: int, start: int, stop: int) -> Tensor:
+    """float32 [T, stop - start]: 0 where the band shows keys start to stop - 1, -inf elsewhere."""
+    seen = band.visible(n_queries, stop, torch.device("cpu"))[:, start:]
+    return torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))
 
 
 def _per_head(x: Tensor, heads: int) -> Tensor:

@@ -7,7 +7,6 @@ partial state `(o, lse)`; states are joined by `merge_state`, so that all parts 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -30,21 +29,17 @@ class Band:
 
     def visible(self, n_queries: int, n_keys: int, device: torch.device) -> Tensor:
         """bool [n_queries, n_keys]."""
-        return _visible(self, n_queries, n_keys, device)
+        t = torch.arange(n_queries, device=device)[:, None]
+        s = torch.arange(n_keys, device=device)[None, :]
+        distance = self.offset + t - s
+        seen = distance >= self.low
+        return seen if self.high is None else seen & (distance < self.high)
 
-    def hides_nothing(self, n_queries: int, n_keys: int) -> bool:
-        """Whether every key is visible to every query."""
-        nearest, farthest = self.offset - (n_keys - 1), self.offset + n_queries - 1
-        return nearest >= self.low and (self.high is None or farthest < self.high)
-
-
-@lru_cache(maxsize=512)
-def _visible(band: Band, n_queries: int, n_keys: int, device: torch.device) -> Tensor:
-    t = torch.arange(n_queries, device=device)[:, None]
-    s = torch.arange(n_keys, device=device)[None, :]
-    distance = band.offset + t - s
-    seen = distance >= band.low
-    return seen if band.high is None else seen & (distance < band.high)
+    def clear(self, n_queries: int, n_keys: int) -> tuple[int, int]:
+        """Keys start to stop - 1 are visible to every query; only those outside need a mask."""
+        stop = min(n_keys, max(0, self.offset - self.low + 1))
+        start = 0 if self.high is None else self.offset + n_queries - self.high
+        return min(max(0, start), stop), stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +75,10 @@ class Part:
 
     def hidden(self) -> Tensor | None:
         """bool [T, S] of what the band hides, or None when it hides nothing."""
-        if self.band is None or self.band.hides_nothing(self.q.shape[2], self.n_keys):
+        n_queries, n_keys = self.q.shape[2], self.n_keys
+        if self.band is None or self.band.clear(n_queries, n_keys) == (0, n_keys):
             return None
-        return ~self.band.visible(self.q.shape[2], self.n_keys, self.q.device)
+        return ~self.band.visible(n_queries, n_keys, self.q.device)
 
 
 def gather_keys(part: Part) -> tuple[Tensor, Tensor]:
