@@ -97,8 +97,6 @@ def _vocabulary(books: dict[str, str]) -> tuple[list[str], list[str]]:
         upper.update(re.findall(r"(?<=[a-z,] )[A-Z][a-z]{3,10}(?![a-z'’-])", text))
     words = sorted(word for word, count in lower.items() if 30 <= count <= 3000)
     names = sorted(
-        word
-        for word, count in upper.items()
-        if count >= 8 and lower[word.lower()] < count // 4
+        word for word, count in upper.items() if count >= 8 and lower[word.lower()] < count // 4
     )
     return words, names

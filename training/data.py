@@ -106,9 +106,7 @@ class Sampler:
             return attributes(draw, count)
         return relations(draw, count)
 
-    def document(
-        self, rng: Random, length: int, facts: list[Fact]
-    ) -> tuple[list[int], list[bool]]:
+    def document(self, rng: Random, length: int, facts: list[Fact]) -> tuple[list[int], list[bool]]:
         """A document of filler and facts and the questions about it: ids and answer mask."""
         has_passkey = facts[0].question.startswith("What is the pass key")
         opening = self.encode(PASSKEY_HEAD) if has_passkey and rng.random() < 0.5 else []
@@ -153,14 +151,12 @@ class Sampler:
             tail = f"\n\n{fact.question} {fact.prefix}"
         return self.encode(tail), [*self.encode(f" {fact.answer}"), self.end]
 
-    def hidden(
-        self, rng: Random, told: list[list[int]], room: int, has_passkey: bool
-    ) -> list[int]:
+    def hidden(self, rng: Random, told: list[list[int]], room: int, has_passkey: bool) -> list[int]:
         """`told` spread over `room` tokens of filler, between sentences more often than not."""
         if has_passkey and rng.random() < 0.5:
             unit = rng.choice(self.grass)
             filler = (unit * (room // len(unit) + 1))[:room]
-            ends = [i for i in range(len(unit), room, len(unit))]
+            ends = list(range(len(unit), room, len(unit)))
         else:
             start = rng.randrange(len(self.corpus.ids) - room)
             filler = self.corpus.ids[start : start + room].tolist()

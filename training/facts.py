@@ -46,15 +46,9 @@ class Draw:
 
     def invented(self) -> str:
         """A name that no book holds, such as "Velmora"."""
-        starts = "B C D F G H K L M N P R S T V W Br Cl Dr Fr Gr Pl St Tr".split()
-        middles = "a e i o u ar el in or an".split()
-        joints = "b d l m n r s t v nd rt lm".split()
-        ends = "a en ia in is o on or ton ville wick ford ley".split()
         rng = self.rng
-        body = "".join(
-            rng.choice(middles) + rng.choice(joints) for _ in range(rng.randint(1, 2))
-        )
-        return rng.choice(starts) + body + rng.choice(ends)
+        body = "".join(rng.choice(_MIDDLES) + rng.choice(_JOINTS) for _ in range(rng.randint(1, 2)))
+        return rng.choice(_STARTS) + body + rng.choice(_ENDS)
 
     def name(self) -> str:
         return self.invented() if self.rng.random() < 0.4 else self.rng.choice(self.names)
@@ -68,11 +62,7 @@ class Draw:
         return str(self.rng.randint(1500, 2030))
 
     def date(self) -> str:
-        months = (
-            "January February March April May June July August September October November "
-            "December"
-        ).split()
-        day, month = self.rng.randint(1, 28), self.rng.choice(months)
+        day, month = self.rng.randint(1, 28), self.rng.choice(_MONTHS)
         if self.rng.random() < 0.5:
             return f"{day} {month} {self.year()}"
         return f"{month} {day}, {self.year()}"
@@ -111,22 +101,46 @@ class Draw:
         return self.rng.choice(kinds)()
 
 
-_SIDES = "north south east west upper lower old new main back front inner outer left right".split()
-_PLACES = (
-    "gate store tower room office hall station bridge depot cellar harbour school mill house "
-    "door vault wing garden library laboratory workshop warehouse building camp farm garage "
-    "floor factory hotel museum archive kitchen chapel ship safe cabinet project team site"
-).split()
+# Parts of invented names.
+_STARTS = [
+    "B", "C", "D", "F", "G", "H", "K", "L", "M", "N", "P", "R", "S", "T", "V", "W", "Br", "Cl",
+    "Dr", "Fr", "Gr", "Pl", "St", "Tr",
+]  # fmt: skip
+_MIDDLES = [
+    "a", "e", "i", "o", "u", "ar", "el", "in", "or", "an",
+]  # fmt: skip
+_JOINTS = [
+    "b", "d", "l", "m", "n", "r", "s", "t", "v", "nd", "rt", "lm",
+]  # fmt: skip
+_ENDS = [
+    "a", "en", "ia", "in", "is", "o", "on", "or", "ton", "ville", "wick", "ford", "ley",
+]  # fmt: skip
+_MONTHS = [
+    "January", "February", "March", "April", "May", "June", "July", "August", "September",
+    "October", "November", "December",
+]  # fmt: skip
+_SIDES = [
+    "north", "south", "east", "west", "upper", "lower", "old", "new", "main", "back", "front",
+    "inner", "outer", "left", "right",
+]  # fmt: skip
+_PLACES = [
+    "gate", "store", "tower", "room", "office", "hall", "station", "bridge", "depot", "cellar",
+    "harbour", "school", "mill", "house", "door", "vault", "wing", "garden", "library",
+    "laboratory", "workshop", "warehouse", "building", "camp", "farm", "garage", "floor",
+    "factory", "hotel", "museum", "archive", "kitchen", "chapel", "ship", "safe", "cabinet",
+    "project", "team", "site",
+]  # fmt: skip
 _ATTRIBUTES = [
     "access code", "pass code", "serial number", "room number", "account number", "door code",
     "locker number", "phone number", "pin", "order number", "badge number", "batch number",
     "licence number", "reference number", "ticket number", "combination", "password", "key",
     "code", "number", "secret number", "security code", "identifier", "entry code", "call sign",
 ]  # fmt: skip
-_ROLES = (
-    "director manager owner captain keeper head chair secretary treasurer founder teacher doctor "
-    "architect editor guide inspector mayor engineer"
-).split()
+_ROLES = [
+    "director", "manager", "owner", "captain", "keeper", "head", "chair", "secretary",
+    "treasurer", "founder", "teacher", "doctor", "architect", "editor", "guide", "inspector",
+    "mayor", "engineer",
+]  # fmt: skip
 
 
 def passkey(draw: Draw) -> Fact:
@@ -233,7 +247,8 @@ _RELATIONS: list[tuple[list[str], list[tuple[str, str]]]] = [
       ("When did {p} meet {P}?", "d")]),
     (["{p} joined the {t} in {y} and left in {Y}."],
      [("When did {p} join the {t}?", "y"), ("When did {p} leave the {t}?", "Y")]),
-    (["There are {n} {w} in the {t}.", "The {t} holds {n} {w}.", "In the {t} they counted {n} {w}."],
+    (["There are {n} {w} in the {t}.", "The {t} holds {n} {w}.",
+      "In the {t} they counted {n} {w}."],
      [("How many {w} are in the {t}?", "n"), ("How many {w} are there in the {t}?", "n")]),
     (["The train to {c} leaves at {h}.", "At {h} the train leaves for {c}."],
      [("When does the train to {c} leave?", "h"), ("Where does the train at {h} go?", "c")]),
@@ -263,8 +278,6 @@ def relations(draw: Draw, count: int) -> list[Fact]:
         }  # fmt: skip
         question, answer = rng.choice(questions)
         facts.append(
-            Fact(
-                rng.choice(statements).format(**slots), question.format(**slots), slots[answer]
-            )
+            Fact(rng.choice(statements).format(**slots), question.format(**slots), slots[answer])
         )
     return facts

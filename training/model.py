@@ -62,9 +62,7 @@ def _attention(
         )
     else:
         far = slice(window - 1, window)
-        q_far = apply_rotary_pos_emb(
-            q, k, cos[:, far].to(q.dtype), sin[:, far].to(q.dtype)
-        )[0]
+        q_far = apply_rotary_pos_emb(q, k, cos[:, far].to(q.dtype), sin[:, far].to(q.dtype))[0]
         out = _two_distance_attention(q_near, k_near, q_far, k, v, window)
     return module.o_proj(out.transpose(1, 2).reshape(batch, length, -1))
 

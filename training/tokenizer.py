@@ -19,18 +19,20 @@ SPLIT_PATTERN = (
 # Books hold few of the thousand three-digit groups. Repeating each of them makes every one a
 # single token, which is what lets so small a model copy a number in two or three steps.
 # The words of the prompt form are rare in books and get the same help.
-_REPEATS = 4000
+REPEATS = 4000
 
 
-def _with_numbers_and_prompt(texts: Iterable[str]) -> Iterator[str]:
+def _with_numbers_and_prompt(texts: Iterable[str], repeats: int) -> Iterator[str]:
     yield from texts
     groups = [f"{n:0{width}d}" for width in (1, 2, 3) for n in range(10**width)]
     lines = "\n".join([*groups, "Question: the key", "Answer: the key"])
-    for _ in range(_REPEATS):
+    for _ in range(repeats):
         yield lines
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int = VOCAB_SIZE, repeats: int = REPEATS
+) -> PreTrainedTokenizerFast:
     """Learn a vocabulary of `vocab_size` from `texts`; any string round-trips exactly.
 
     The tokenizer adds no special token by itself: whoever builds a prompt places `BEGIN`.
@@ -49,7 +51,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> PreTr
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    core.train_from_iterator(_with_numbers_and_prompt(texts), trainer)
+    core.train_from_iterator(_with_numbers_and_prompt(texts, repeats), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         bos_token=BEGIN,

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from training.allocation import restart_with_large_pages
 from training.corpus import Corpus, held_out_books, training_books
 from training.data import Batch, Mix, Sampler
+from training.export import export
 from training.model import hidden_states, pocket_config
 from training.optim import build_optimizers
 from training.skills import SKILLS, bits_per_byte, skill_accuracy
@@ -85,9 +87,7 @@ def weighted_loss(model: LlamaForCausalLM, batch: Batch, window: int | None) -> 
     weights = torch.from_numpy(batch.weights)[:, 1:].flatten()
     with torch.autocast("cpu", torch.bfloat16):
         logits = model.lm_head(hidden_states(model, ids, window)[:, :-1])
-    losses = F.cross_entropy(
-        logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none"
-    )
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
     return (losses * weights).sum() / weights.sum()
 
 
@@ -220,12 +220,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     args = parser.parse_args()
+    restart_with_large_pages("training.train")
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer, corpus = prepare(args.corpus, args.out)
     trainer = Trainer(tokenizer, corpus, args.out, args.seed)
     if args.resume:
         trainer.resume()
     run(trainer, args.minutes, args.tokens, held_out_books(args.corpus))
+    export(trainer.model, tokenizer, args.out / "model")
 
 
 if __name__ == "__main__":
