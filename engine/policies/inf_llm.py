@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
+from infllm.engine.errors import ConfigError
+from infllm.engine.faiss_index import FaissIndex
 from infllm.engine.layer import UnitUse
 from infllm.engine.policies.base import Policy
 from infllm.engine.units import UnitStore
@@ -48,7 +50,10 @@ class InfLLM(Policy):
 
     def __init__(self, config: ModelConfig, layer: Layer) -> None:
         super().__init__(config, layer)
+        if config.faiss and config.perhead:
+            raise ConfigError("model.faiss and model.perhead exclude each other", "choose one")
         self.units: UnitStore | None = None
+        self.faiss: FaissIndex | None = None
         self.init_k: Tensor | None = None  # [B, Hkv, <= n_init, D], as stored: not rotated
         self.init_v: Tensor | None = None
         self.rest_k: Tensor | None = None  # [B, Hkv, R, D], not rotated
@@ -69,6 +74,8 @@ class InfLLM(Policy):
         b, h, t, _ = q.shape
         if self.units is None:
             self.units = UnitStore(cfg, self.layer, b)
+            if cfg.faiss:
+                self.faiss = FaissIndex(b, self.units.n_repr_heads * self.layer.head_dim)
             self.rest_k, self.rest_v = k[:, :, :0], v[:, :, :0]
         assert self.rest_k is not None and self.rest_v is not None
         self._call = call
@@ -92,7 +99,7 @@ class InfLLM(Policy):
         self._query = self._mean_queries()
         self._scored = self.units.n
         self._scores = None
-        if self.units.n > cfg.topk:
+        if self.units.n > cfg.topk and self.faiss is None:
             self._scores = self.units.scores(
                 self._query, 0, self._scored, per_head=cfg.perhead
             )
@@ -180,9 +187,10 @@ class InfLLM(Policy):
         if n <= cfg.topk:
             b, heads = self._query.shape[0], self._query.shape[2] if cfg.perhead else 1
             chosen = torch.arange(n, device=self.layer.device).expand(b, heads, n)
+        elif self.faiss is not None:
+            chosen = self.faiss.search(self._query[:, block], cfg.topk, n)
         else:
-            scores = self._block_scores(block, n)
-            chosen = top_units(scores, cfg.topk)
+            chosen = top_units(self._block_scores(block, n), cfg.topk)
         if self.record is not None:
             p = self._position(self._past)
             self.record.append(Lookup(p + start, p + stop, n, chosen))
@@ -255,6 +263,8 @@ class InfLLM(Policy):
         assert self.units is not None
         k = self._k[:, :, a:z].unflatten(2, (n, -1))
         self.units.append(k, self._v[:, :, a:z].unflatten(2, (n, -1)), vector)
+        if self.faiss is not None:
+            self.faiss.add(vector)
         if self.record is not None:
             self.record.append(Cut(self._position(a), score, best, vector))
         self._rest = z
@@ -290,6 +300,8 @@ class InfLLM(Policy):
         other = super().fork()
         if self.units is not None:
             other.units = self.units.fork()
+        if self.faiss is not None:
+            other.faiss = self.faiss.fork()
         if self.record is not None:
             other.record = list(self.record)
         return other
