@@ -64,7 +64,9 @@ class Archive:
                     self._charge(name, len(block), size, info.compress_size)
                     blocks.append(block)
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError) as error:
-            raise Unreadable(f"{self.source}: archive member {name} is damaged ({error})") from error
+            raise Unreadable(
+                f"{self.source}: archive member {name} is damaged ({error})"
+            ) from error
         return b"".join(blocks)
 
     def _charge(self, name: str, block: int, size: int, packed: int) -> None:

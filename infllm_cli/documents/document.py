@@ -152,8 +152,9 @@ class Collection:
         for number, document in enumerate(self.documents):
             header = ""
             if len(self.documents) > 1:
-                name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in
-                               document.source)
+                name = "".join(
+                    c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in document.source
+                )
                 header = f"{chr(10) * 2 if number else ''}# {name}\n\n"
             self._starts.append(length)
             length += len(header)

@@ -32,9 +32,7 @@ def read_epub(archive: Archive) -> Document:
     package_name = _package_name(archive)
     package = parse_xml(archive.read(package_name), source, package_name)
     folder = posixpath.dirname(package_name)
-    items = {
-        item.get("id", ""): item for item in package.iter() if local(item.tag) == "item"
-    }
+    items = {item.get("id", ""): item for item in package.iter() if local(item.tag) == "item"}
     pages = _spine(package, items, folder)
     if not pages:
         raise Unreadable(f"{source}: an EPUB whose package lists no pages (empty spine)")

@@ -20,11 +20,7 @@ MACHINE_MADE = frozenset(
     {"node_modules", "__pycache__", ".tox", ".nox", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
 )
 LOCK_FILES = frozenset(
-    """package-lock.json npm-shrinkwrap.json yarn.lock pnpm-lock.yaml bun.lock bun.lockb deno.lock
-    cargo.lock poetry.lock pdm.lock uv.lock pixi.lock pipfile.lock conda-lock.yml composer.lock
-    gemfile.lock go.sum go.work.sum flake.lock mix.lock pubspec.lock podfile.lock cartfile.resolved
-    package.resolved packages.lock.json project.assets.json gradle.lockfile paket.lock
-    .terraform.lock.hcl elm-stuff""".split()
+    ["package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "bun.lock", "bun.lockb", "deno.lock", "cargo.lock", "poetry.lock", "pdm.lock", "uv.lock", "pixi.lock", "pipfile.lock", "conda-lock.yml", "composer.lock", "gemfile.lock", "go.sum", "go.work.sum", "flake.lock", "mix.lock", "pubspec.lock", "podfile.lock", "cartfile.resolved", "package.resolved", "packages.lock.json", "project.assets.json", "gradle.lockfile", "paket.lock", ".terraform.lock.hcl", "elm-stuff"]
 )
 MINIFIED_NAME = re.compile(r"[.-]min\.(?:js|mjs|cjs|css)$|\.(?:js|css|mjs)\.map$", re.I)
 MINIFIED_SUFFIXES = frozenset({".js", ".mjs", ".cjs", ".css"})
@@ -60,7 +56,9 @@ def walk(folder: str, limits: Limits) -> Iterator[Found | Skipped]:
     LimitExceeded.
     """
     # Entries on the stack: path, name for users, depth, rules that hold inside.
-    stack: list[tuple[str, str, int, IgnoreRules]] = [(folder, folder, 0, IgnoreRules.above(folder))]
+    stack: list[tuple[str, str, int, IgnoreRules]] = [
+        (folder, folder, 0, IgnoreRules.above(folder))
+    ]
     entries = 0
     while stack:
         path, shown, depth, rules = stack.pop()

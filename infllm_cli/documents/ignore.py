@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import posixpath
 from dataclasses import dataclass
 
-from pathspec import GitIgnoreSpec
-
 from infllm.cli.documents.limits import MIB
+from infllm.cli.documents.wildmatch import IgnorePattern, parse_pattern
 
 IGNORE_BYTES = 1 * MIB  # an ignore file is short; a longer one is not read
 
@@ -17,7 +15,7 @@ IGNORE_BYTES = 1 * MIB  # an ignore file is short; a longer one is not read
 class IgnoreRules:
     """Patterns that hold in a folder, outermost first: (folder they are relative to, patterns)."""
 
-    levels: tuple[tuple[str, GitIgnoreSpec], ...] = ()
+    levels: tuple[tuple[str, list[IgnorePattern]], ...] = ()
 
     @classmethod
     def above(cls, folder: str) -> IgnoreRules:
@@ -41,9 +39,9 @@ class IgnoreRules:
         folder = os.path.realpath(folder)
         levels = self.levels
         for name in (os.path.join(".git", "info", "exclude"), ".gitignore"):
-            spec = _read(os.path.join(folder, name))
-            if spec is not None:
-                levels = (*levels, (folder, spec))
+            patterns = _read(os.path.join(folder, name))
+            if patterns:
+                levels = (*levels, (folder, patterns))
         return IgnoreRules(levels)
 
     def ignores(self, path: str, is_folder: bool) -> bool:
@@ -51,11 +49,11 @@ class IgnoreRules:
 
         The last pattern that matches decides, and inner files go before outer ones.
         """
-        for folder, spec in reversed(self.levels):
-            relative = posixpath.join(*os.path.relpath(path, folder).split(os.sep))
-            verdict = spec.check_file(relative + "/" if is_folder else relative).include
-            if verdict is not None:
-                return verdict
+        for folder, patterns in reversed(self.levels):
+            names = os.fsencode(os.path.relpath(path, folder)).split(os.fsencode(os.sep))
+            for pattern in reversed(patterns):
+                if pattern.matches(names, is_folder):
+                    return not pattern.negated
         return False
 
 
@@ -69,24 +67,16 @@ def _repository(folder: str) -> str | None:
         folder = parent
 
 
-def _read(path: str) -> GitIgnoreSpec | None:
-    """Patterns of an ignore file; None where there is none. As in git, a link is not followed."""
+def _read(path: str) -> list[IgnorePattern]:
+    """Patterns of an ignore file; none where there is none. As in git, a link is not followed."""
     if os.path.islink(path) or not os.path.isfile(path):
-        return None
+        return []
     try:
         with open(path, "rb") as file:
             data = file.read(IGNORE_BYTES + 1)
     except OSError:
-        return None
+        return []
     if len(data) > IGNORE_BYTES:
-        return None
-    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="surrogateescape")
-    patterns = []
-    for line in text.split("\n"):
-        line = line.removesuffix("\r")
-        try:
-            GitIgnoreSpec.from_lines([line])
-        except ValueError:
-            continue  # git passes over a pattern that it cannot read
-        patterns.append(line)
-    return GitIgnoreSpec.from_lines(patterns)
+        return []
+    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    return [pattern for pattern in map(parse_pattern, lines) if pattern is not None]

@@ -27,7 +27,7 @@ BROKEN_WORD = re.compile(rf"([^\W\d_]+)[{HYPHENS}] ?\n[ ]*([^\W_]+)")
 COMPOUND = re.compile(r"[^\W\d_]+-[^\W\d_]+")
 WORD = re.compile(r"[^\W\d_]+")
 # "Vor-\nund Nachteile", "pre-\nand post-war": the hyphen stands for a word left out.
-SUSPENDED = frozenset("and or to und oder bis et ou y o e".split())
+SUSPENDED = frozenset(["and", "or", "to", "und", "oder", "bis", "et", "ou", "y", "o", "e"])
 
 EDGE_LINES = 3  # lines at the top and at the bottom of a page that may be running heads and feet
 RUNNING_PAGES = 3  # on so many pages a line is a running one

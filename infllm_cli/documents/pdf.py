@@ -58,13 +58,12 @@ def read_pdf(
     Encrypted, Unreadable, NoText or LimitExceeded. A page that hangs, crashes or is damaged is
     left out with a warning.
     """
-    opened = _ask(
-        worker, source, limits, "pdf_open", path=path, password=password, backend=backend
-    )
+    opened = _ask(worker, source, limits, "pdf_open", path=path, password=password, backend=backend)
     count = int(opened["pages"])
     if count == 0:
         raise Unreadable(
-            f"{source}: damaged, no pages can be found", "Repair it, e.g. with qpdf or mutool clean."
+            f"{source}: damaged, no pages can be found",
+            "Repair it, e.g. with qpdf or mutool clean.",
         )
     if count > limits.pdf_pages:
         raise LimitExceeded(
@@ -284,4 +283,6 @@ def _chapters(
         elif last == 0:
             cuts[0] = (0, title)
     ends = [begin for begin, _ in cuts[1:]] + [len(text)]
-    return [(begin, end, name) for (begin, name), end in zip(cuts, ends, strict=True) if end > begin]
+    return [
+        (begin, end, name) for (begin, name), end in zip(cuts, ends, strict=True) if end > begin
+    ]

@@ -17,7 +17,9 @@ CHAPTER_CHARS = 200
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 ATX = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*$")
 SETEXT = re.compile(r" {0,3}(?:=+|-+)[ \t]*$")
-NOT_SETEXT = re.compile(r"\s*$|[ \t]{4,}|\s*(?:[#>|`~+*-]|\d+[.)]\s)")  # lines that are no paragraph
+NOT_SETEXT = re.compile(
+    r"\s*$|[ \t]{4,}|\s*(?:[#>|`~+*-]|\d+[.)]\s)"
+)  # lines that are no paragraph
 FRONT_MATTER = re.compile(r"---[ \t]*\n.*?\n(?:---|\.\.\.)[ \t]*(?:\n|$)", re.S)
 ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1+[ \t]*$")
 
@@ -113,8 +115,10 @@ def _notebook(raw: str, source: str, warnings: list[str]) -> Document:
             cells = [cell for sheet in notebook["worksheets"] for cell in sheet["cells"]]
         written = [_cell(cell, language) for cell in cells]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise Unreadable(f"{source}: not a valid notebook ({type(error).__name__}: {error})",
-                         "Open and save it in Jupyter, or export it as a script.") from error
+        raise Unreadable(
+            f"{source}: not a valid notebook ({type(error).__name__}: {error})",
+            "Open and save it in Jupyter, or export it as a script.",
+        ) from error
     out = SpanBuilder(source)
     for number, text in enumerate(written, start=1):
         if text:

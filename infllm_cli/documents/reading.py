@@ -72,8 +72,9 @@ def read_sources(
             except DocumentError as error:
                 if found.named:
                     raise
-                skipped.append(Skipped(found.source, error.message.removeprefix(
-                    f"{found.source}: ")))
+                skipped.append(
+                    Skipped(found.source, error.message.removeprefix(f"{found.source}: "))
+                )
                 continue
             if isinstance(document, Skipped):
                 skipped.append(document)
