@@ -89,11 +89,11 @@ class Tokenizer:
                 return ids
         return [i for encoding, _ in self._encodings(text, inner) for i in encoding.ids]
 
-    def encode_parts(self, parts: Iterable[tuple[str, bool]]) -> list[int]:
+    def encode_parts(self, parts: Iterable[tuple[str, bool]], inner: bool = False) -> list[int]:
         """Ids of the parts' texts joined; control tokens are read only in parts marked True.
 
         As the model's own tokenizer gives them for the joined text, if no part marked False
-        spells a control token.
+        spells a control token. `inner`: as for `encode`.
         """
         ids: list[int] = []
         text = ""
@@ -107,8 +107,8 @@ class Tokenizer:
             if item is not None and item["lstrip"]:
                 text = text.rstrip()
             if text:
-                inner = control is not None and self._prefix != "always"
-                ids += self.encode(text, inner)
+                marked = not inner if control is None else self._prefix == "always"
+                ids += self.encode(text, inner=not marked)
             if item is not None:
                 ids.append(item["id"])
             text, control = "", item
