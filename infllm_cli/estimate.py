@@ -55,8 +55,9 @@ def load_tokenizer(config: "Config") -> "Tokenizer":
     Raises:
         ModelMissing: it is not on this machine and could not be fetched.
     """
-    from infllm.engine.tokenizer import Tokenizer
     from transformers import AutoTokenizer
+
+    from infllm.engine.tokenizer import Tokenizer
 
     path = config.model.tokenizer_path or config.model.path
     try:
@@ -71,6 +72,7 @@ def load_tokenizer(config: "Config") -> "Tokenizer":
 def estimate_needs(config: "Config", tokens: int) -> Needs | None:
     """Memory and time of one reading; None when the model's config.json is not on this machine."""
     import torch
+
     from infllm.engine.config_layers import read_model_config
     from infllm.engine.estimate import estimate
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
+
 from infllm.cli.commands import ask, doctor, inspect, passkey, ppl, presets, summarize
 from infllm.cli.errors import ExitCode, exit_code
 from infllm.cli.output import force_utf8, forget_stdout, print_error

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
+
 from infllm.cli.errors import UsageError
 
 DEFAULT_PRESET = "pocket"

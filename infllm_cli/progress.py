@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from infllm.cli.output import Output
-from infllm.cli.text import count, seconds, size
+from infllm.cli.text import count, one_line, seconds, size
 
 
 def peak_memory_bytes() -> int:
@@ -132,3 +132,10 @@ class Spinner:
     ) -> None:
         if self._status is not None:
             self._status.stop()
+
+    def update(self, label: str) -> None:
+        """May be called from any thread."""
+        if self._status is not None:
+            from rich.text import Text
+
+            self._status.update(Text(one_line(label)))

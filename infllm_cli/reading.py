@@ -134,8 +134,12 @@ def read_documents(
                 "pipe a document in: cat book.txt | infllm ask - 'question'",
             )
         stdin = sys.stdin.buffer
-    with Spinner(out, f"reading {plural(len(sources), 'source')}"):
-        collection = read_sources(sources, password=password, stdin=stdin)
+    with Spinner(out, f"reading {plural(len(sources), 'source')}") as spinner:
+
+        def told(source: str, done: int, pages: int) -> None:
+            spinner.update(f"reading {source}: page {done} of {pages}")
+
+        collection = read_sources(sources, password=password, stdin=stdin, on_progress=told)
     notices = [
         f"{document.source}: {warning}"
         for document in collection.documents

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+
 from infllm.cli import options as opt
 from infllm.cli.errors import ExitCode, UsageError
 from infllm.cli.output import Output

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import typer
+
 from infllm.cli import options as opt
 from infllm.cli.errors import ExitCode, exit_code
 from infllm.cli.output import Output

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from infllm.cli import options as opt
 from infllm.cli.errors import Interrupted, UsageError
 from infllm.cli.output import Output

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from infllm.cli import options as opt
 from infllm.cli.output import Output
 from infllm.cli.tables import Table

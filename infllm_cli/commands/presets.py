@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+
 from infllm.cli import options as opt
 from infllm.cli.output import Output
 from infllm.cli.tables import Table
@@ -69,6 +70,7 @@ def show_preset(
     over the preset.
     """
     import yaml
+
     from infllm.cli.reading import open_config
 
     out = Output("presets show", as_json)

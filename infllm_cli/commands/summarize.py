@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
+
 from infllm.cli import options as opt
 from infllm.cli.errors import UsageError
 from infllm.cli.output import Output

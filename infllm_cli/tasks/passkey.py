@@ -91,11 +91,11 @@ class Haystack:
     """
 
     def __init__(self, tokenizer: "Tokenizer", filler: str = FILLER):
+        if not filler.strip():
+            raise UsageError("the filler has no text", "give --filler a text file, or 'classic'")
         text = " " + filler.strip()
         self.tokenizer = tokenizer
         self.ids = tokenizer.encode(text)
-        if not self.ids:
-            raise UsageError("the filler has no text", "give --filler a text file, or 'classic'")
         ends = {match.start() for match in _SENTENCE_END.finditer(text)}
         starts = {match.end() for match in _SENTENCE_END.finditer(text)}
         # A sentence ends before the token that begins with the white space after it, or, where
@@ -125,9 +125,9 @@ class Haystack:
         return [*head, *filler[:at], *needle, *filler[at:]]
 
     def _break_near(self, wanted: int, room: int) -> int:
-        """The sentence end nearest to `wanted`, or an end of the filler."""
+        """The sentence end nearest to `wanted`, or the beginning of the filler."""
         cycle = len(self.ids)
-        near = {0, room}
+        near = {0}
         for turn in (wanted // cycle - 1, wanted // cycle, wanted // cycle + 1):
             offset = wanted - turn * cycle
             i = bisect_left(self.breaks, offset)

@@ -100,17 +100,16 @@ class Curve:
         self.done = 0
         self._bin = 0
 
-    def add(self, block: "object") -> None:
-        """A float tensor [n] of the next n tokens' NLL in nats."""
-        block = block.double()  # type: ignore[attr-defined]
+    def add(self, losses: Sequence[float]) -> None:
+        """NLL in nats of the next tokens."""
         start = 0
-        while start < len(block):
+        while start < len(losses):
             room = self.edges[self._bin + 1] - self.done
-            part = block[start : start + room]
-            self.sums[self._bin] += float(part.sum())
+            part = losses[start : start + room]
+            self.sums[self._bin] += math.fsum(part)
             start += len(part)
             self.done += len(part)
-            if self.done == self.edges[self._bin + 1] and self._bin + 2 < len(self.edges):
+            if self.done == self.edges[self._bin + 1]:
                 self._bin += 1
 
     def points(self) -> list[Point]:
@@ -137,7 +136,7 @@ def measure_perplexity(
     before = progress.elapsed
     try:
         for block in session.nll(stream.ids):
-            curve.add(block)
+            curve.add(block.tolist())
             progress.advance(len(block))
     except KeyboardInterrupt:
         so_far = f", perplexity {_exp(sum(curve.sums) / curve.done):.2f}" if curve.done else ""

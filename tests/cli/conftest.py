@@ -1,0 +1,72 @@
+"""The command line run in this process, with a scripted engine."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.fakes import Fakes
+
+
+@dataclass(frozen=True)
+class Result:
+    """Exit status and what was written, times and sizes in `err` replaced by letters."""
+
+    code: int
+    out: str
+    raw_err: str
+
+    @property
+    def err(self) -> str:
+        text = re.sub(r"\d[\d,.]* (s|min|h)\b", "T", self.raw_err)
+        text = re.sub(r"\d[\d,.]* tok/s", "R tok/s", text)
+        return re.sub(r"\d[\d.]* [kMG]B", "M", text)
+
+
+@pytest.fixture(autouse=True)
+def quiet_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No settings of this machine: an empty folder, no variables, no user file."""
+    import os
+    import warnings
+
+    for name in list(os.environ):
+        if name.startswith("INFLLM_"):
+            monkeypatch.delenv(name)
+    for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "1" if name != "TRANSFORMERS_VERBOSITY" else "error")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    with warnings.catch_warnings():
+        yield
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
+    return Fakes(monkeypatch)
+
+
+@pytest.fixture
+def infllm(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """`infllm("ask", "book.txt", "q")` as a Result."""
+    from infllm.cli.main import run
+
+    def call(*arguments: Any) -> Result:
+        capfd.readouterr()
+        code = run([str(part) for part in arguments])
+        captured = capfd.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    """A short text of 1,204 words that hides a pass key in the middle."""
+    filler = "The grass is green. The sky is blue. " * 75
+    path = tmp_path / "book.txt"
+    path.write_text(f"{filler}The pass key is 12345. {filler}".rstrip() + "\n" * 1)
+    return path
