@@ -13,14 +13,19 @@ from infllm.cli.documents.document import Skipped
 from infllm.cli.documents.errors import LimitExceeded, Unreadable
 from infllm.cli.documents.ignore import IgnoreRules
 from infllm.cli.documents.limits import Limits
+from infllm.cli.documents.words import words
 
 VERSION_CONTROL = frozenset({".git", ".hg", ".svn", ".jj", ".bzr"})
 # Folders of other people's or machine-made files, commonly left out of .gitignore in bare copies.
 MACHINE_MADE = frozenset(
     {"node_modules", "__pycache__", ".tox", ".nox", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
 )
-LOCK_FILES = frozenset(
-    ["package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "bun.lock", "bun.lockb", "deno.lock", "cargo.lock", "poetry.lock", "pdm.lock", "uv.lock", "pixi.lock", "pipfile.lock", "conda-lock.yml", "composer.lock", "gemfile.lock", "go.sum", "go.work.sum", "flake.lock", "mix.lock", "pubspec.lock", "podfile.lock", "cartfile.resolved", "package.resolved", "packages.lock.json", "project.assets.json", "gradle.lockfile", "paket.lock", ".terraform.lock.hcl", "elm-stuff"]
+LOCK_FILES = words(
+    """package-lock.json npm-shrinkwrap.json yarn.lock pnpm-lock.yaml bun.lock bun.lockb deno.lock
+    cargo.lock poetry.lock pdm.lock uv.lock pixi.lock pipfile.lock conda-lock.yml composer.lock
+    gemfile.lock go.sum go.work.sum flake.lock mix.lock pubspec.lock podfile.lock cartfile.resolved
+    package.resolved packages.lock.json project.assets.json gradle.lockfile paket.lock
+    .terraform.lock.hcl elm-stuff"""
 )
 MINIFIED_NAME = re.compile(r"[.-]min\.(?:js|mjs|cjs|css)$|\.(?:js|css|mjs)\.map$", re.I)
 MINIFIED_SUFFIXES = frozenset({".js", ".mjs", ".cjs", ".css"})

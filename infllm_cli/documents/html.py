@@ -5,20 +5,26 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from infllm.cli.documents.document import SpanBuilder
-from infllm.cli.documents.encoding import BYTE_ORDER_MARKS, clean, decode
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-BLOCKS = frozenset(
-    ["address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dialog", "dir", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hgroup", "hr", "html", "legend", "li", "main", "menu", "nav", "ol", "p", "pre", "section", "summary", "table", "tbody", "tfoot", "thead", "tr", "ul", "svg"]
+from infllm.cli.documents.document import SpanBuilder
+from infllm.cli.documents.encoding import BYTE_ORDER_MARKS, clean, decode
+from infllm.cli.documents.words import words
+
+BLOCKS = words(
+    """address article aside blockquote body caption center dd details dialog dir div dl dt fieldset
+    figcaption figure footer form h1 h2 h3 h4 h5 h6 header hgroup hr html legend li main menu nav ol
+    p pre section summary table tbody tfoot thead tr ul svg"""
 )
 # A blank line around these; other blocks only begin a new line.
-PARAGRAPHS = frozenset(
-    ["article", "aside", "blockquote", "dl", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "header", "footer", "main", "nav", "ol", "p", "pre", "section", "table", "ul"]
+PARAGRAPHS = words(
+    """article aside blockquote dl figure h1 h2 h3 h4 h5 h6 header footer main nav ol p pre section
+    table ul"""
 )
-HEADINGS = frozenset(["h1", "h2", "h3", "h4", "h5", "h6"])
-NOT_SHOWN = frozenset(
-    ["audio", "base", "canvas", "datalist", "head", "iframe", "link", "map", "meta", "noembed", "noframes", "noscript", "object", "param", "script", "source", "style", "template", "textarea", "title", "track", "video", "select"]
+HEADINGS = words("h1 h2 h3 h4 h5 h6")
+NOT_SHOWN = words(
+    """audio base canvas datalist head iframe link map meta noembed noframes noscript object param
+    script source style template textarea title track video select"""
 )
 INVISIBLE = re.compile(
     r"display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0(?![.\d])", re.I
@@ -38,7 +44,7 @@ PRE_NEWLINE = re.compile(r"<pre[^<>]*>\n", re.I)
 LINE = "data-source-line"
 # <title/>, <script/>, <a id="x"/>: complete in XML, left open by an HTML parser.
 SELF_CLOSED = re.compile(r"""<([a-zA-Z][\w:.-]*+)((?:[^<>"'/]|"[^"<]*+"|'[^'<]*+'|/(?!>))*+)/>""")
-VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr", "param"])
+VOID = words("area base br col embed hr img input link meta source track wbr param")
 CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.S)
 
 

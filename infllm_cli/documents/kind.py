@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 from infllm.cli.documents.encoding import BYTE_ORDER_MARKS, decode
 from infllm.cli.documents.errors import UnsupportedFormat
+from infllm.cli.documents.words import words
 
 HEAD_BYTES = 65536  # how much of a file ``sniff`` wants to see
 
@@ -16,8 +17,13 @@ PARSED = frozenset({"pdf", "html", "epub", "docx", "zip"})
 MARKDOWN = {".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd"}
 RST = {".rst", ".rest"}
 HTML = {".html", ".htm", ".xhtml", ".xht"}
-CODE = set(
-    [".py", ".pyi", ".pyx", ".ipynb", ".js", ".mjs", ".cjs", ".ts", ".tsx", ".jsx", ".c", ".h", ".cc", ".cpp", ".cxx", ".hh", ".hpp", ".cu", ".cuh", ".m", ".mm", ".java", ".kt", ".kts", ".scala", ".go", ".rs", ".rb", ".php", ".pl", ".pm", ".lua", ".r", ".jl", ".swift", ".cs", ".fs", ".vb", ".hs", ".ml", ".mli", ".ex", ".exs", ".erl", ".clj", ".lisp", ".el", ".sh", ".bash", ".zsh", ".fish", ".ps1", ".bat", ".sql", ".proto", ".thrift", ".graphql", ".css", ".scss", ".less", ".vue", ".svelte", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf", ".xml", ".xsd", ".xsl", ".svg", ".csv", ".tsv", ".tf", ".cmake", ".mk", ".gradle", ".nix", ".zig", ".nim", ".dart", ".asm", ".s", ".f", ".f90", ".v", ".sv", ".vhd", ".ld", ".tex", ".bib", ".diff", ".patch", ".lock", ".map"]
+CODE = words(
+    """.py .pyi .pyx .ipynb .js .mjs .cjs .ts .tsx .jsx .c .h .cc .cpp .cxx .hh .hpp .cu .cuh .m
+    .mm .java .kt .kts .scala .go .rs .rb .php .pl .pm .lua .r .jl .swift .cs .fs .vb .hs .ml .mli
+    .ex .exs .erl .clj .lisp .el .sh .bash .zsh .fish .ps1 .bat .sql .proto .thrift .graphql .css
+    .scss .less .vue .svelte .json .jsonl .yaml .yml .toml .ini .cfg .conf .xml .xsd .xsl .svg .csv
+    .tsv .tf .cmake .mk .gradle .nix .zig .nim .dart .asm .s .f .f90 .v .sv .vhd .ld .tex .bib
+    .diff .patch .lock .map"""
 )
 
 SIGNATURES: tuple[tuple[int, bytes, str], ...] = (

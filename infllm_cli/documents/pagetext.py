@@ -1,12 +1,14 @@
-"""Text of PDF pages as an author wrote it: no running heads, hyphenation undone, ligatures spelt."""
+"""PDF pages as their author wrote them: no running heads, words whole, ligatures spelt."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 
 from infllm.cli.documents.encoding import clean
+from infllm.cli.documents.words import words
 
 LIGATURES = str.maketrans(
     {
@@ -27,7 +29,7 @@ BROKEN_WORD = re.compile(rf"([^\W\d_]+)[{HYPHENS}] ?\n[ ]*([^\W_]+)")
 COMPOUND = re.compile(r"[^\W\d_]+-[^\W\d_]+")
 WORD = re.compile(r"[^\W\d_]+")
 # "Vor-\nund Nachteile", "pre-\nand post-war": the hyphen stands for a word left out.
-SUSPENDED = frozenset(["and", "or", "to", "und", "oder", "bis", "et", "ou", "y", "o", "e"])
+SUSPENDED = words("and or to und oder bis et ou y o e")
 
 EDGE_LINES = 3  # lines at the top and at the bottom of a page that may be running heads and feet
 RUNNING_PAGES = 3  # on so many pages a line is a running one
@@ -101,14 +103,15 @@ def _repeated(edges: list[dict[bool, str]]) -> set[tuple[int, bool]]:
     places: dict[tuple[bool, str], list[int]] = defaultdict(list)
     for index, lines in enumerate(edges):
         for from_top, line in lines.items():
-            words = " ".join(WORD.findall(line.casefold()))
+            # Sorted, because left and right pages often have the same parts in opposite order.
+            words = " ".join(sorted(WORD.findall(line.casefold())))
             if len(words) >= 3:
                 places[from_top, words].append(index)
     running = set()
     for (from_top, _), pages in places.items():
         near = {
             page
-            for first, second in zip(pages, pages[1:], strict=False)
+            for first, second in pairwise(pages)
             if second - first <= RUNNING_REACH
             for page in (first, second)
         }

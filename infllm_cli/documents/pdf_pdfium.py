@@ -6,6 +6,8 @@ import ctypes
 
 import pypdfium2
 import pypdfium2.raw as pdfium
+from pypdfium2.version import PYPDFIUM_INFO
+
 from infllm.cli.documents.errors import Unreadable
 from infllm.cli.documents.pdf_backend import (
     OUTLINE_DEPTH,
@@ -15,7 +17,6 @@ from infllm.cli.documents.pdf_backend import (
     damaged,
     encrypted,
 )
-from pypdfium2.version import PYPDFIUM_INFO
 
 TINY_POINTS = 1.0  # type nobody reads
 WHITE = 250  # of 255, in each of red, green and blue

@@ -7,6 +7,8 @@ import re
 from typing import Any
 
 import pypdf
+from pypdf.errors import DependencyError, FileNotDecryptedError, PyPdfError
+
 from infllm.cli.documents.errors import Unreadable
 from infllm.cli.documents.pdf_backend import (
     OUTLINE_DEPTH,
@@ -16,7 +18,6 @@ from infllm.cli.documents.pdf_backend import (
     damaged,
     encrypted,
 )
-from pypdf.errors import DependencyError, FileNotDecryptedError, PyPdfError
 
 # What pypdf raises on bent files, beside its own errors.
 BENT = (
