@@ -5,11 +5,12 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from infllm.cli.errors import BudgetExceeded, Interrupted, ModelMissing, UsageError
-from infllm.cli.options import EngineChoice
+from infllm.cli.options import EngineChoice, Sampling
 from infllm.cli.output import Output
 from infllm.cli.progress import Progress, Spinner, peak_memory_bytes
 from infllm.cli.text import count, one_line, plural, seconds
@@ -80,14 +81,10 @@ def open_engine(config: "Config", choice: EngineChoice, out: Output) -> "Engine"
         ModelMissing: the model is not on this machine and may not be downloaded.
         infllm.engine.errors.EngineError: whatever else keeps it from loading.
     """
-    announce_download(config, choice, out)
-    if not out.verbose:
-        # Loading is told by our own line; the libraries' bars and hints would garble it.
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "" if out.live else "1")
-        warnings.simplefilter("ignore")
+    downloading = announce_download(config, choice, out)
+    quiet_libraries(out, bars=downloading)
     started = time.monotonic()
-    with Spinner(out, f"loading {choice.name}"):
+    with nullcontext() if downloading else Spinner(out, f"loading {choice.name}"):
         from infllm.engine import load
 
         engine = load(config)
@@ -106,19 +103,36 @@ def open_all(
     return collection, open_engine(config, choice, out)
 
 
-def announce_download(config: "Config", choice: EngineChoice, out: Output) -> None:
-    """No download without saying so, and none at all with `--offline`."""
+def quiet_libraries(out: Output, bars: bool = False) -> None:
+    """Before their import: our own lines tell what happens, theirs would garble them.
+
+    `bars`: keep the bars of a download, if there is a terminal for them.
+    """
+    if not (bars and out.live):
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    if not out.verbose:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        warnings.simplefilter("ignore")
+
+
+def announce_download(config: "Config", choice: EngineChoice, out: Output) -> bool:
+    """Whether loading will download the model; says so.
+
+    Raises:
+        ModelMissing: it would, and `--offline` was given.
+    """
     from infllm.engine.config_layers import read_model_config
 
     path = config.model.path
     if not path or os.path.isdir(path) or read_model_config(path) is not None:
-        return
+        return False
     if choice.offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         raise ModelMissing(
             f"the model {path} is not on this machine, and the network may not be used",
             "run once without --offline to download it, or give --model a local folder",
         )
-    out.warn(f"the model {path} is not on this machine: downloading it from huggingface.co")
+    out.warn(f"the model {path} is not on this machine: downloading it from the Hugging Face hub")
+    return True
 
 
 def read_documents(
@@ -216,6 +230,15 @@ def feed(session: "Session", ids: Sequence[int], chunk: int, progress: Progress)
             f"interrupted after reading {count(read)} of {count(total)} tokens",
             "nothing was answered; the same command starts over",
         ) from None
+
+
+def with_prompt_stops(engine: "Engine", sampling: Sampling) -> Sampling:
+    """A model without chat template continues the text: it may write the next question itself."""
+    from infllm.engine.prompt import chat_template
+
+    if chat_template(engine.tokenizer, engine.config) is not None:
+        return sampling
+    return replace(sampling, stop=(*sampling.stop, "\nQuestion:"))
 
 
 def read_prompt(

@@ -57,16 +57,16 @@ def ask(
         report(out, choice, sources, password, max_tokens)
         return
 
-    from infllm.cli.reading import open_all, peak_memory_bytes, read_prompt
+    from infllm.cli.reading import open_all, peak_memory_bytes, read_prompt, with_prompt_stops
     from infllm.cli.tasks.answer import generate_answer
     from infllm.cli.text import seconds, size
 
+    sampling = opt.Sampling(
+        max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed, tuple(stop or ())
+    )
     collection, engine = open_all(choice, sources, password, out)
     with engine:
-        sampling = opt.Sampling(
-            max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed,
-            tuple(stop or ()),
-        )  # fmt: skip
+        sampling = with_prompt_stops(engine, sampling)
         session = engine.session()
         reading = read_prompt(
             engine, session, collection.text, "ask", {"question": question}, out, max_tokens

@@ -59,12 +59,18 @@ def report(
     """
     from infllm.cli.estimate import estimate_needs, load_tokenizer
     from infllm.cli.progress import Spinner
-    from infllm.cli.reading import announce_download, check_budget, open_config, read_documents
+    from infllm.cli.reading import (
+        announce_download,
+        check_budget,
+        open_config,
+        quiet_libraries,
+        read_documents,
+    )
     from infllm.cli.text import plural, seconds, size
 
     config = open_config(choice)
     collection = read_documents(sources, password, out)
-    announce_download(config, choice, out)
+    quiet_libraries(out, bars=announce_download(config, choice, out))
     with Spinner(out, "counting tokens"):
         tokenizer = load_tokenizer(config)
         counts = [len(tokenizer.encode(document.text)) for document in collection.documents]

@@ -55,7 +55,13 @@ def summarize(
       infllm summarize report.pdf --strategy map-reduce -v
     """
     from infllm.cli.commands.ask import tell_finish
-    from infllm.cli.reading import check_budget, need_sources, open_all, peak_memory_bytes
+    from infllm.cli.reading import (
+        check_budget,
+        need_sources,
+        open_all,
+        peak_memory_bytes,
+        with_prompt_stops,
+    )
     from infllm.cli.tasks.summarize import find_sections, summarize_by_memory, summarize_by_parts
     from infllm.cli.text import plural, seconds, size
 
@@ -79,6 +85,7 @@ def summarize(
     )
     collection, engine = open_all(choice, sources, password, out)
     with engine:
+        sampling = with_prompt_stops(engine, sampling)
         ids = engine.tokenizer.encode(collection.text)
         if by_parts:
             check_budget(len(ids), max_tokens)

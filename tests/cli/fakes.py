@@ -153,6 +153,7 @@ class Fakes:
         self.engines: list[FakeEngine] = []
         prompt = ModuleType("infllm.engine.prompt")
         prompt.build_prompt = build_prompt  # type: ignore[attr-defined]
+        prompt.chat_template = lambda tokenizer, config: None  # type: ignore[attr-defined]
         monkeypatch.setitem(vars(infllm.engine), "load", self.load)
         monkeypatch.setitem(sys.modules, "infllm.engine.prompt", prompt)
         monkeypatch.setitem(vars(infllm.engine), "prompt", prompt)

@@ -1,0 +1,77 @@
+"""`infllm inspect` and `--dry-run`: what would be read, without the model's weights."""
+
+import json
+
+import pytest
+
+from infllm.cli import estimate
+from tests.cli.fakes import FakeTokenizer
+
+
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch):
+    monkeypatch.setattr(estimate, "load_tokenizer", lambda config: FakeTokenizer())
+    monkeypatch.setattr(estimate, "_matmul_speed", lambda device, dtype: 1e11)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "a.txt").write_text("One two three.")
+    (folder / "b.md").write_text("# Title\n\nFour five.")
+    (folder / "data.bin").write_bytes(b"\0\1\2" * 100)
+    return folder
+
+
+def test_table(infllm, folder):
+    result = infllm("inspect", folder, "-v", "--device", "cpu")
+    assert result.code == 0
+    lines = result.out.splitlines()
+    assert lines[0].split() == ["source", "kind", "pages", "characters", "tokens"]
+    rows = {line.split()[0].rsplit("/", 1)[-1]: line.split()[1:] for line in lines[1:4]}
+    assert rows["a.txt"] == ["text", "-", "14", "3"]
+    assert rows["b.md"][-1] == "4"
+    assert "1 file skipped" in result.out
+    assert "data.bin: " in result.out
+    assert "tokens with pocket, policy inf-llm\n" in result.out
+    assert "memory: about " in result.out
+    assert "time: about " in result.out
+
+
+def test_json(infllm, folder):
+    fields = json.loads(infllm("inspect", folder, "--json").out)
+    assert (fields["schema"], fields["command"]) == (1, "inspect")
+    assert [document["tokens"] for document in fields["documents"]] == [3, 4]
+    assert [skipped["source"].endswith("data.bin") for skipped in fields["skipped"]] == [True]
+    assert fields["needs"]["weight_bytes"] > 10**6
+
+
+def test_dry_run_of_ask_reads_nothing(infllm, fakes, folder):
+    result = infllm("ask", folder, "What?", "--dry-run")
+    assert result.code == 0
+    assert "tokens with pocket" in result.out
+    assert fakes.engines == []
+
+
+def test_dry_run_keeps_to_the_budget(infllm, folder):
+    result = infllm("ask", folder, "What?", "--dry-run", "--max-tokens", 5)
+    assert result.code == 4
+    assert "more than the budget of 5\n" in result.raw_err
+
+
+def test_estimate_is_the_engines_own_for_the_memory():
+    from infllm.engine.config import load_config
+    from infllm.engine.estimate import estimate as of_engine
+
+    config = load_config("pocket", {"device": "cpu", "dtype": "float32"})
+    needs = estimate.estimate_needs(config, 100_000)
+    shapes = [estimate._Shape(4, 2, 64, estimate._Dtype(4), None)] * 4
+    expected = of_engine(config.model, shapes, 100_000)
+    assert needs is not None
+    assert needs.device_bytes - needs.weight_bytes == expected.device_bytes
+    assert needs.host_bytes == expected.host_bytes
+    assert needs.weight_bytes == pytest.approx(4 * 4.0e6, rel=0.2)
+    longer = estimate.estimate_needs(config, 200_000)
+    assert longer is not None
+    assert longer.seconds == pytest.approx(2 * needs.seconds, rel=0.3)
