@@ -9,16 +9,18 @@ divided by that of `sdpa` at the same length is the ratio to look at, since mach
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from common import environment
+
+from infllm.cli.tasks.lengths import parse_length
 
 METHODS: dict[str, dict[str, Any]] = {
     "inf-llm mass": {"type": "inf-llm", "repr_score": "mass"},
@@ -96,7 +98,9 @@ def run_row(method: str, length: int, preset: str) -> dict[str, Any]:
 
 def extrapolated(rows: list[dict[str, Any]], length: int) -> dict[str, Any] | None:
     """SDPA's seconds at `length` from its two longest runs: a n + b n^2 through both."""
-    seen = sorted((r["tokens"], r["seconds"]) for r in rows if r["method"] == "sdpa" and "seconds" in r)
+    seen = sorted(
+        (r["tokens"], r["seconds"]) for r in rows if r["method"] == "sdpa" and "seconds" in r
+    )
     if len(seen) < 2:
         return None
     (n1, s1), (n2, s2) = seen[-2:]
@@ -107,12 +111,6 @@ def extrapolated(rows: list[dict[str, Any]], length: int) -> dict[str, Any] | No
         "method": "sdpa", "tokens": length, "seconds": round(seconds, 1), "extrapolated": True,
         "tokens_per_second": round(length / seconds, 1),
     }  # fmt: skip
-
-
-def parse_length(text: str) -> int:
-    """4K is 4096, 1M is 1048576."""
-    units = {"K": 1024, "M": 1024**2}
-    return int(float(text[:-1]) * units[text[-1].upper()]) if text[-1].upper() in units else int(text)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -142,25 +140,10 @@ def _cell(row: dict[str, Any] | None, base: float | None) -> str:
     return text + f", {row['peak_bytes'] / 2**30:.2f} GiB"
 
 
-def environment() -> dict[str, Any]:
-    """What the figures depend on."""
-    import torch
-    import transformers
-
-    cpu = next(
-        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x),
-        platform.processor(),
-    )
-    return {
-        "date": datetime.date.today().isoformat(), "cpu": cpu, "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(), "python": platform.python_version(),
-        "torch": torch.__version__, "transformers": transformers.__version__,
-        "command": " ".join(["python", *sys.argv]),
-    }  # fmt: skip
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--lengths", default="4K,8K,32K,128K,1M")
     parser.add_argument("--sdpa-to", default="128K", help="longest length that sdpa is run at")
     parser.add_argument("--methods", default=",".join(METHODS))

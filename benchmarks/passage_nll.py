@@ -13,8 +13,9 @@ import json
 import resource
 from pathlib import Path
 
-from cpu_long_context import environment, parse_length
+from common import environment
 
+from infllm.cli.tasks.lengths import parse_length
 from infllm.engine import load
 
 PASSAGE = 4096  # tokens

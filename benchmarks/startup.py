@@ -1,6 +1,6 @@
 """Seconds until `infllm --help` is done: median of 10 fresh processes, beside a bare interpreter.
 
-    python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 from __future__ import annotations

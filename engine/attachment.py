@@ -25,12 +25,15 @@ from infllm.engine.probe import (
 )
 from infllm.kernels.attend import attend
 
-_names = (f"infllm_{n}" for n in itertools.count())
+PREFIX = "infllm_"  # of the attention functions that attachments register
+_names = (f"{PREFIX}{n}" for n in itertools.count())
 
 
 class Attachment:
     """A model whose attention layers ask the engine; use as a context manager.
 
+    Raises on creation:
+        UnsupportedCall: the model is attached already.
     Raises on entering:
         UnsupportedModel: the model's attention cannot be served; nothing stays changed.
     """
@@ -38,6 +41,12 @@ class Attachment:
     def __init__(
         self, model: nn.Module, base: float | None = None, distance_scale: float = 1.0
     ) -> None:
+        config = getattr(model, "config", None)
+        if str(getattr(config, "_attn_implementation", "")).startswith(PREFIX):
+            raise UnsupportedCall(
+                f"this {type(model).__name__} is attached to another engine",
+                "open more sessions of that engine, or close it first",
+            )
         self.model = model
         self.layers: list[Layer] = []
         self._base = base
@@ -68,13 +77,15 @@ class Attachment:
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
+        if self._cache is not None:  # a pass was interrupted
+            self._after(self.model, (), None)
 
     def _register(self, stack: ExitStack) -> None:
         """Make the attention function known to transformers and choose it, until `stack` closes."""
         before = self.model.config._attn_implementation
         functions = AttentionInterface._global_mapping
         masks = AttentionMaskInterface._global_mapping
-        AttentionInterface.register(self._name, lambda *args, **kw: self._attention(*args, **kw))
+        AttentionInterface.register(self._name, self._answer)
         stack.callback(functions.pop, self._name, None)
         AttentionMaskInterface.register(self._name, _no_mask)
         stack.callback(masks.pop, self._name, None)
@@ -130,7 +141,11 @@ class Attachment:
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         cache, self._cache, self._call = self._cache, None, None
         if cache is not None:
-            cache.end(complete=output is not None)
+            cache.end(output[0] if isinstance(output, tuple) else getattr(output, "logits", None))
+
+    def _answer(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+        """What transformers calls: the probe's watch, then `_attend`."""
+        return self._attention(*args, **kwargs)
 
     def _attend(
         self,

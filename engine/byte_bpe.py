@@ -25,6 +25,7 @@ SPLITS_AT_WORDS = frozenset({GPT2_SPLIT, _LLAMA_3, _LLAMA_3.replace("{1,3}", "")
 
 # tiktoken's regex engine backtracks over a run of whitespace and panics at about a million.
 _LONG_BLANK = re.compile(r"\s{10000}")
+_BYTE_NAME = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def byte_of_char() -> dict[str, int]:
@@ -186,14 +187,14 @@ def plain_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
         merged = {
             "".join(m) if isinstance(m, list) else m.replace(" ", "") for m in model["merges"]
         }
-        unk = model.get("unk_token")
-        gone = {token for token in control if token not in merged and token != unk}
+        needed = {model.get("unk_token")} | merged  # and by byte fallback, the bytes' names
+        gone = {t for t in control if t not in needed and not _BYTE_NAME.fullmatch(t)}
         model["vocab"] = {t: i for t, i in model["vocab"].items() if t not in gone}
     return plain
 
 
 def is_control(added_token: Mapping[str, Any]) -> bool:
     """Whether an added token steers the model: marked special, or spelled <so> or [so]."""
-    return added_token["special"] or bool(
-        re.fullmatch(r"<.*>|\[.*\]", added_token["content"], re.DOTALL)
-    )
+    content = added_token["content"]
+    bracketed = re.fullmatch(r"<.*>|\[.*\]", content, re.DOTALL) is not None
+    return added_token["special"] or bracketed

@@ -22,24 +22,35 @@ class SessionCache(Cache):
     own, so give the question (and an attention mask as long as all tokens so far, or none).
     """
 
-    def __init__(self, begin: Callable[[int, int], Call], end: Callable[[bool], None]) -> None:
+    def __init__(
+        self, begin: Callable[[int, int], Call], end: Callable[[Tensor | None], None]
+    ) -> None:
         super().__init__(layers=[])
         self.policies: dict[int, Policy] = {}
         self._begin = begin
         self._end = end
         self.length = 0
+        self._under_way = False  # a forward pass of the attached model
 
     def begin(self, batch: int, tokens: int) -> Call:
         """A forward pass of `tokens` tokens starts."""
-        return self._begin(batch, tokens)
+        call = self._begin(batch, tokens)
+        self._under_way = True
+        return call
 
-    def end(self, complete: bool) -> None:
-        """The forward pass is over; not `complete` after an error."""
-        self._end(complete)
+    def end(self, logits: Tensor | None) -> None:
+        """The forward pass is over, with its logits [B, T, vocab]; None after an error."""
+        self._under_way = False
+        self._end(logits)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
+        if not self._under_way:
+            raise UnsupportedCall(
+                "the model that this memory belongs to is not attached (any more)",
+                "use the memory before its engine is closed",
+            )
         return key_states, value_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

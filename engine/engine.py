@@ -91,7 +91,7 @@ class Engine:
 
     def check_ids(self, ids: Sequence[int]) -> None:
         """Raises ConfigError for ids outside of the model's vocabulary."""
-        if ids and not (0 <= min(ids) and max(ids) < self.vocab_size):
+        if ids and not (min(ids) >= 0 and max(ids) < self.vocab_size):
             bad = next(i for i in ids if not 0 <= i < self.vocab_size)
             raise ConfigError(
                 f"token id {bad} is outside of the model's vocabulary of {self.vocab_size}",
@@ -150,4 +150,3 @@ def _eos_ids(model: Any, tokenizer: Tokenizer | None) -> frozenset[int]:
     if tokenizer is not None and tokenizer.eos_id is not None:
         ids.add(tokenizer.eos_id)
     return frozenset(ids)
-

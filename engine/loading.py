@@ -111,9 +111,7 @@ def _quantization(name: str | None, device: torch.device) -> dict[str, Any]:
     from transformers.utils import is_bitsandbytes_available
 
     if not is_bitsandbytes_available():
-        raise ConfigError(
-            f"quantization {name} needs bitsandbytes", "pip install bitsandbytes"
-        )
+        raise ConfigError(f"quantization {name} needs bitsandbytes", "pip install bitsandbytes")
     bits = {"load_in_4bit": True} if name == "4bit" else {"load_in_8bit": True}
     return {"quantization_config": BitsAndBytesConfig(**bits), "device_map": {"": device}}
 
@@ -125,7 +123,7 @@ def _not_found(path: str, error: Exception) -> EngineError:
             "the folder needs config.json, tokenizer.json and *.safetensors",
         )
     offline = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE")
-    reason = "it is not in the local cache and the hub is offline" if offline else _first_line(error)
+    reason = "not in the local cache, and the hub is offline" if offline else _first_line(error)
     return ModelNotFound(
         f"model {path} not found: {reason}",
         "download it once while online, or name a local folder with --model",

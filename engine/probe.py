@@ -96,11 +96,11 @@ def sliding_window(module: nn.Module, kwargs: dict[str, Any]) -> int | None:
     config: Any = getattr(module, "config", None)
     kinds = getattr(config, "layer_types", None)
     index = module.layer_idx
-    if kinds and isinstance(index, int) and index < len(kinds):
-        if kinds[index] == "full_attention":
-            return None
+    kind = kinds[index] if kinds and isinstance(index, int) and index < len(kinds) else None
+    if kind == "full_attention":
+        return None
     window = kwargs.get("sliding_window")
-    if window is None and kinds and kinds[index] == "sliding_attention":
+    if window is None and kind == "sliding_attention":
         window = getattr(config, "sliding_window", None)
     return int(window) if window else None
 
@@ -248,9 +248,7 @@ def _frequencies(module: nn.Module, cos: Tensor, sin: Tensor) -> tuple[Tensor, f
     return freq, scale
 
 
-def _matching_rope(
-    ropes: list[Rope], raw: Seen, rotated: Seen, positions: Tensor
-) -> Rope | None:
+def _matching_rope(ropes: list[Rope], raw: Seen, rotated: Seen, positions: Tensor) -> Rope | None:
     for rope in ropes:
         if 2 * rope.freq.numel() > raw.q.shape[-1]:
             continue

@@ -67,7 +67,9 @@ class Session:
     incomplete chunk waits as token ids, so that any cut of the same ids gives the same state.
     """
 
-    def __init__(self, engine: Engine, config: ModelConfig, chunk_size: int, start: int = 0) -> None:
+    def __init__(
+        self, engine: Engine, config: ModelConfig, chunk_size: int, start: int = 0
+    ) -> None:
         self.engine = engine
         self.config = config
         self.chunk_size = chunk_size
@@ -118,14 +120,12 @@ class Session:
 
     def _whole_chunks(self) -> Iterator[list[int]]:
         """Takes complete chunks from what waits."""
-        taken, size = 0, self.chunk_size
-        try:
-            while len(self._pending) - taken >= size:
-                chunk = self._pending[taken : taken + size]
-                taken += size
-                yield chunk
-        finally:
-            del self._pending[:taken]
+        size = self.chunk_size
+        while len(self._pending) >= size:
+            chunk = self._pending[:size]
+            # Before the pass: who looks in between (a fork, `stats`) must not see them twice.
+            del self._pending[:size]
+            yield chunk
 
     def _take_pending(self) -> list[int]:
         chunk, self._pending = self._pending, []
@@ -156,10 +156,12 @@ class Session:
         self._broken = True  # until the pass is complete
         return self._call
 
-    def _end(self, complete: bool) -> None:
-        if not complete:
+    def _end(self, logits: Tensor | None) -> None:
+        """A pass is over, with logits [B, T, vocab] of its last tokens; None after an error."""
+        if logits is None:
             return
         self._broken = False
+        self._last_logits = logits[0, -1].detach().float()
         self._read += self._tokens
         self.cache.length = self.start + self._read
         self._offset = self._offset + self._tokens if self._own_pass else 0
@@ -173,7 +175,7 @@ class Session:
         self._own_pass = True
         try:
             with torch.no_grad(), attachment.hidden_states() as states:
-                out = self.engine.model(
+                self.engine.model(
                     input_ids=tokens,
                     position_ids=torch.arange(len(ids), device=tokens.device)[None],
                     past_key_values=self.cache,
@@ -184,7 +186,6 @@ class Session:
             raise self.engine.out_of_memory(self.position) from error
         finally:
             self._own_pass = False
-        self._last_logits = out.logits[0, -1].float()
         if hidden is not None:
             hidden.append(states[0])
         self._seconds_reading += time.perf_counter() - began
@@ -204,9 +205,10 @@ class Session:
         belongs to the segment (and is closed before the first step) and gets no row.
         """
         if step:
+            tokens = self._listed(ids)
             self.end()
             rows = []
-            for token in self._listed(ids):
+            for token in tokens:
                 self._step(token)
                 assert self._last_logits is not None
                 rows.append(self._last_logits)
@@ -355,6 +357,7 @@ class Session:
         other.cache.length = self.cache.length
         other.cache.policies = {i: p.fork() for i, p in self.cache.policies.items()}
         other._pending = list(self._pending)
+        other._watch_units = False
         return other
 
     @property
@@ -385,9 +388,5 @@ def _spread(total: dict[int, float], use: UnitUse) -> None:
     """Add one layer's masses to the units' totals, as a mean over query heads."""
     _, h, _ = use.mass.shape
     by_group = use.mass.view(1, use.start.shape[1], -1, use.mass.shape[2]).sum(dim=2) / h
-    for start, mass in zip(
-        use.start.flatten().tolist(), by_group.flatten().tolist(), strict=True
-    ):
+    for start, mass in zip(use.start.flatten().tolist(), by_group.flatten().tolist(), strict=True):
         total[start] = total.get(start, 0.0) + mass
-
-

@@ -77,7 +77,8 @@ class InfLLM(Policy):
             if cfg.faiss:
                 self.faiss = FaissIndex(b, self.units.n_repr_heads * self.layer.head_dim)
             self.rest_k, self.rest_v = k[:, :, :0], v[:, :, :0]
-        assert self.rest_k is not None and self.rest_v is not None
+        assert self.rest_k is not None
+        assert self.rest_v is not None
         self._call = call
         self._k = torch.cat([self.rest_k, k], dim=2)
         self._v = torch.cat([self.rest_v, v], dim=2)
@@ -100,9 +101,7 @@ class InfLLM(Policy):
         self._scored = self.units.n
         self._scores = None
         if self.units.n > cfg.topk and self.faiss is None:
-            self._scores = self.units.scores(
-                self._query, 0, self._scored, per_head=cfg.perhead
-            )
+            self._scores = self.units.scores(self._query, 0, self._scored, per_head=cfg.perhead)
 
     def _mean_queries(self) -> Tensor:
         """[B, E, R, D]: the far queries, averaged over each execution block."""

@@ -61,10 +61,18 @@ class Window(Policy):
         low = max(0, first - self.n_local + 1)
         keys = slice(low, self._past + stop)
         near = Band(first - low, 0, self.n_local)
-        parts = [Part(self._q_near[:, :, start:stop], self._k_near[:, :, keys], self._v[:, :, keys], band=near)]
+        parts = [
+            Part(
+                self._q_near[:, :, start:stop],
+                self._k_near[:, :, keys],
+                self._v[:, :, keys],
+                band=near,
+            )
+        ]
         position = self.count + start
         if self._q_init is not None and self.count + stop > self.n_local:
-            assert self.init_k is not None and self.init_v is not None
+            assert self.init_k is not None
+            assert self.init_v is not None
             far = Band(position, self.n_local)
             parts.append(Part(self._q_init[:, :, start:stop], self.init_k, self.init_v, band=far))
         return parts
@@ -78,7 +86,7 @@ class Window(Policy):
 
 
 class InfiniteLM(Window):
-    """LM-Infinite (arXiv 2308.16137, section 3): initial keys un-rotated, at distance n_local - 1."""
+    """LM-Infinite (arXiv 2308.16137, section 3): initial keys at the one distance n_local - 1."""
 
 
 class StreamLM(Window):
