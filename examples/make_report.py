@@ -86,39 +86,45 @@ CHAPTERS = {
 
 # Words that sentences are filled with. {a|b} in a template names a list.
 WORDS = {
-    "thing": """the retaining wall | the upper path | the old boathouse | the signal mast | the drainage
-        ditch | the slate roof | the lower landing | the stone breakwater | the telegraph line |
-        the tool shed | the footbridge | the water tank | the winding gear | the boundary fence
-        | the reading room""",
-    "person": """the surveyor | our guide | the station master | the second engineer | a retired pilot |
-        the carpenter | the clerk of stores | one of the boatmen | the district nurse | the
-        schoolmaster""",
-    "place": """above the inlet | behind the chapel | along the shingle | at the foot of the scree |
-        beside the mill stream | on the seaward side | below the second terrace | near the
-        crossroads | under the western cliff | at the head of the valley""",
-    "state": """in fair order | badly weathered | better than we had been told | sound but neglected |
-        dry in every season | leaning a little to the east | recently limewashed | patched with
-        old canvas | hardly used since the flood | worth keeping""",
-    "time": """before breakfast | on the second morning | late in the afternoon | after a night of rain
-        | during the spring tide | at the end of the week | while the fog lasted | as the light
-        failed | between two showers | in the hour before noon""",
-    "did": """measured | photographed | sketched | inspected | cleared | surveyed | examined |
-        described | charted | tested | visited | recorded""",
-    "weather": """a cold wind from the sea | thin sunshine | steady drizzle | a sudden hard frost | low
-        cloud | the first snow of the season | an unusual warmth | a heavy swell | drifting mist
-        | bright still air""",
-    "good": """a careful repair would cost little | nothing more need be done this year | the timber
-        will last another winter | a second opinion ought to be sought | the work can wait until
-        the road is open | local stone would serve perfectly well | the earlier estimate was far
-        too low | the present arrangement deserves to be continued""",
-    "reason": """the ground there has been slipping for years | nobody had kept the gutters free | the
-        original drawings were lost | the quarry closed long ago | carts can no longer reach it
-        | the sea takes a little more every winter | two parishes dispute the boundary | the
-        people here depend on it in the dark months""",
-    "many": """a score of | several | half a dozen | nearly forty | a great many | no more than a few""",
-    "items": """oak beams | iron brackets | coils of tarred rope | crates of window glass | sacks of
-        lime | lengths of copper pipe | sealed barrels | spare lamps | folded tarpaulins | boxes
-        of brass fittings""",
+    "thing": """the retaining wall | the upper path | the old boathouse | the signal mast |
+        the drainage ditch | the slate roof | the lower landing | the stone breakwater
+        | the telegraph line | the tool shed | the footbridge | the water tank | the
+        winding gear | the boundary fence | the reading room""",
+    "person": """the surveyor | our guide | the station master | the second engineer | a
+        retired pilot | the carpenter | the clerk of stores | one of the boatmen | the
+        district nurse | the schoolmaster""",
+    "place": """above the inlet | behind the chapel | along the shingle | at the foot of the
+        scree | beside the mill stream | on the seaward side | below the second
+        terrace | near the crossroads | under the western cliff | at the head of the
+        valley""",
+    "state": """in fair order | badly weathered | better than we had been told | sound but
+        neglected | dry in every season | leaning a little to the east | recently
+        limewashed | patched with old canvas | hardly used since the flood | worth
+        keeping""",
+    "time": """before breakfast | on the second morning | late in the afternoon | after a
+        night of rain | during the spring tide | at the end of the week | while the
+        fog lasted | as the light failed | between two showers | in the hour before
+        noon""",
+    "did": """measured | photographed | sketched | inspected | cleared | surveyed | examined
+        | described | charted | tested | visited | recorded""",
+    "weather": """a cold wind from the sea | thin sunshine | steady drizzle | a sudden hard
+        frost | low cloud | the first snow of the season | an unusual warmth | a heavy
+        swell | drifting mist | bright still air""",
+    "good": """a careful repair would cost little | nothing more need be done this year | the
+        timber will last another winter | a second opinion ought to be sought | the
+        work can wait until the road is open | local stone would serve perfectly well
+        | the earlier estimate was far too low | the present arrangement deserves to
+        be continued""",
+    "reason": """the ground there has been slipping for years | nobody had kept the gutters
+        free | the original drawings were lost | the quarry closed long ago | carts
+        can no longer reach it | the sea takes a little more every winter | two
+        parishes dispute the boundary | the people here depend on it in the dark
+        months""",
+    "many": """a score of | several | half a dozen | nearly forty | a great many | no more
+        than a few""",
+    "items": """oak beams | iron brackets | coils of tarred rope | crates of window glass |
+        sacks of lime | lengths of copper pipe | sealed barrels | spare lamps | folded
+        tarpaulins | boxes of brass fittings""",
 }
 SENTENCES = """\
 {Time} {person} {did} {thing} {place}, and found it {state}.

@@ -59,8 +59,9 @@ def read_epub(archive: Archive) -> Document:
         if before:
             out.add("\n\n", chapter=chapter)
         chapter = labels.get(name, chapter)
-        _, concealed = extract_html(text, out, xml=True, lines=False, chapter=chapter)
-        hidden += concealed.chars
+        facts = extract_html(text, out, xml=True, lines=False, chapter=chapter)
+        chapter = facts.chapter
+        hidden += facts.hidden
     body, spans = out.finish()
     if not body.strip():
         if failure is not None:

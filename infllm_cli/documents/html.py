@@ -48,11 +48,14 @@ VOID = words("area base br col embed hr img input link meta source track wbr par
 CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.S)
 
 
-@dataclass
-class Hidden:
-    """Characters that a browser would not show; they are left out and counted."""
+@dataclass(frozen=True)
+class PageFacts:
+    """What is known of a page beside its text: the chapter it ends in, and how many characters
+    were left out because a browser would not show them."""
 
-    chars: int = 0
+    title: str | None
+    chapter: str | None
+    hidden: int
 
 
 def decode_html(data: bytes, source: str) -> tuple[str, str | None]:
@@ -80,8 +83,8 @@ def extract_html(
     xml: bool,
     lines: bool,
     chapter: str | None = None,
-) -> tuple[str | None, Hidden]:
-    """Append the shown text of an HTML page to ``out``. Returns its title and what was hidden.
+) -> PageFacts:
+    """Append the shown text of an HTML page to ``out``.
 
     ``lines``: give each block the line of its start tag. ``chapter`` holds until the first heading.
     """
@@ -99,7 +102,7 @@ def extract_html(
     walk = _Walk(out, chapter)
     if tree.root is not None:
         walk.run(tree.root)
-    return name or None, walk.hidden
+    return PageFacts(name or None, walk.chapter, walk.hidden)
 
 
 def _mark_lines(text: str) -> str:
@@ -122,7 +125,7 @@ class _Walk:
     def __init__(self, out: SpanBuilder, chapter: str | None):
         self.out = out
         self.chapter = chapter
-        self.hidden = Hidden()
+        self.hidden = 0
         self.line: int | None = None
         self.newlines = 2  # newlines at the end of the output; a page begins at a fresh line
         self.wanted = 0  # newlines due before the next text
@@ -158,7 +161,7 @@ class _Walk:
         attributes = node.attributes
         if "hidden" in attributes or INVISIBLE.search(attributes.get("style") or ""):
             if tag != "nav":  # books hide the lists that only reading systems use
-                self.hidden.chars += len(node.text().strip())
+                self.hidden += len(node.text().strip())
             return False
         line = attributes.get(LINE)
         if line is not None and line.isdecimal():

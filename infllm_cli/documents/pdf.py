@@ -246,7 +246,7 @@ def _assemble(
             continue
         if parts:
             page, before = parts[-1]
-            dropped, between = joint(before, body, known)
+            dropped, between = joint(before, body, known) if page + 1 == index else (0, "\n\n")
             parts[-1] = page, before[: len(before) - dropped] + between
         parts.append((index, body))
     by_page: dict[int, list[str]] = {}

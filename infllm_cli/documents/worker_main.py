@@ -30,7 +30,7 @@ class Parser:
         with open(path, "rb") as file:
             text, warning = decode_html(file.read(limits.text_bytes), source)
         out = SpanBuilder(source)
-        title, hidden = extract_html(text, out, xml=is_xhtml(text), lines=True)
+        facts = extract_html(text, out, xml=is_xhtml(text), lines=True)
         body, spans = out.finish()
         if not body.strip():
             raise NoText(
@@ -38,10 +38,12 @@ class Parser:
                 "It may be filled in by scripts: save it from a browser as complete page or PDF.",
             )
         warnings = [warning] if warning else []
-        if hidden.chars:
-            warnings.append(f"{hidden.chars} characters are hidden from readers; left out")
+        if facts.hidden:
+            warnings.append(f"{facts.hidden} characters are hidden from readers; left out")
         return _answer(
-            Document(source, "html", body, spans, title, warnings=warnings, extractor="html 1")
+            Document(
+                source, "html", body, spans, facts.title, warnings=warnings, extractor="html 1"
+            )
         )
 
     def archive(self, path: str, source: str, limits: Limits) -> Answer:

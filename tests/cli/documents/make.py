@@ -56,7 +56,7 @@ def pdf(
         writer.set_page_label(0, preface - 1, style=PageLabelStyle.LOWERCASE_ROMAN)
         writer.set_page_label(preface, len(pages) - 1, style=PageLabelStyle.DECIMAL)
     for title, page_index in outline:
-        writer.add_outline_item(title, page_index)
+        writer.add_outline_item(title=title, page_number=page_index)
     if password is not None or owner is not None:
         writer.encrypt(password or "", owner_password=owner, algorithm="RC4-128")
     out = io.BytesIO()

@@ -6,8 +6,8 @@ from infllm.cli.documents.html import decode_html, extract_html
 
 def read(html: str, xml: bool = False) -> Document:
     out = SpanBuilder("x")
-    title, _ = extract_html(html, out, xml=xml, lines=True)
-    return Document("x", "html", *out.finish(), title=title)
+    facts = extract_html(html, out, xml=xml, lines=True)
+    return Document("x", "html", *out.finish(), title=facts.title)
 
 
 def test_blocks_are_paragraphs_and_markup_is_gone() -> None:
@@ -29,14 +29,14 @@ def test_lists_tables_and_preformatted_text() -> None:
 
 def test_hidden_text_is_left_out_and_counted() -> None:
     out = SpanBuilder("x")
-    _, hidden = extract_html(
+    facts = extract_html(
         '<p>seen<span style="display: none">secret</span><p hidden>also',
         out,
         xml=False,
         lines=False,
     )
     assert out.finish()[0] == "seen"
-    assert hidden.chars == len("secretalso")
+    assert facts.hidden == len("secretalso")
 
 
 def test_lines_and_chapters() -> None:
