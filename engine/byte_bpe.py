@@ -25,7 +25,6 @@ SPLITS_AT_WORDS = frozenset({GPT2_SPLIT, _LLAMA_3, _LLAMA_3.replace("{1,3}", "")
 
 # tiktoken's regex engine backtracks over a run of whitespace and panics at about a million.
 _LONG_BLANK = re.compile(r"\s{10000}")
-_BYTE_NAME = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def byte_of_char() -> dict[str, int]:
@@ -140,8 +139,9 @@ def _ranks(model: Mapping[str, Any]) -> dict[bytes, int] | None:
         return None
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         return None
-    vocab: dict[str, int] = model["vocab"]
     byte_of = byte_of_char()
+    # Entries with a blank are out of every text's reach, see plain_spec.
+    vocab: dict[str, int] = {t: i for t, i in model["vocab"].items() if " " not in t}
     if not all(char in vocab for char in byte_of):
         return None
     merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
@@ -159,7 +159,7 @@ def _ranks(model: Mapping[str, Any]) -> dict[bytes, int] | None:
     ignore_merges = bool(model.get("ignore_merges"))
     if ignore_merges and not made.issuperset(vocab):
         return None
-    bare = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    bare = tokenizers.Tokenizer(models.BPE(vocab=model["vocab"], merges=merges))
     tokens = [token for token in made if len(token) > 1]
     spelled = bare.encode_batch(tokens, add_special_tokens=False)
     for token, encoding in zip(tokens, spelled, strict=True):
@@ -180,16 +180,27 @@ def plain_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """
     plain = json.loads(json.dumps(spec))
     control = {t["content"] for t in spec["added_tokens"] if is_control(t)}
-    plain["added_tokens"] = [t for t in spec["added_tokens"] if t["content"] not in control]
-    plain |= {"post_processor": None, "truncation": None, "padding": None}
+    kept = [t for t in spec["added_tokens"] if t["content"] not in control]
+    plain |= {"added_tokens": kept, "post_processor": None, "truncation": None, "padding": None}
     model = plain["model"]
+    # What a model needs by name it keeps; the rest gets a blank, which no word has: blanks are
+    # spelled otherwise in every vocabulary. The library numbers added tokens anew unless the
+    # vocabulary holds them.
+    needed = {model.get("unk_token"), *(f"<0x{byte:02X}>" for byte in range(256))}
     if model["type"] == "BPE":
-        merged = {
+        needed |= {
             "".join(m) if isinstance(m, list) else m.replace(" ", "") for m in model["merges"]
         }
-        needed = {model.get("unk_token")} | merged  # and by byte fallback, the bytes' names
-        gone = {t for t in control if t not in needed and not _BYTE_NAME.fullmatch(t)}
-        model["vocab"] = {t: i for t, i in model["vocab"].items() if t not in gone}
+        hidden = control - needed
+        model["vocab"] = {f" {t}" if t in hidden else t: i for t, i in model["vocab"].items()}
+        model["vocab"] |= {t["content"]: t["id"] for t in kept}
+    elif model["type"] == "Unigram":
+        hidden = control - needed
+        vocab = [[f" {t}" if t in hidden else t, score] for t, score in model["vocab"]]
+        for token in sorted(kept, key=lambda t: t["id"]):
+            vocab += [[f" {i}", 0.0] for i in range(len(vocab), token["id"] + 1)]
+            vocab[token["id"]][0] = token["content"]
+        model["vocab"] = vocab
     return plain
 
 

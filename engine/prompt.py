@@ -52,12 +52,13 @@ CHAT = {
 
 _SYSTEM = "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% else %}"
 # The published forms behind `conv_type`, for tokenizers that bring no template of their own.
+# Jinja drops a template's last newline, so those that end in one go on with an empty string.
 CONVERSATIONS = {
     "mistral-inst": "<s>[INST] {{ messages[-1].content }} [/INST]",
     "llama-3-inst": (
         "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>"
         "\n\n{{ m.content }}<|eot_id|>{% endfor %}"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n{{ '' }}"
     ),
     "vicuna": (
         f"{_SYSTEM}A chat between a curious user and an artificial intelligence assistant. "
@@ -66,7 +67,7 @@ CONVERSATIONS = {
     ),
     "qwen": (
         f"<|im_start|>system\n{_SYSTEM}You are a helpful assistant.{{% endif %}}<|im_end|>\n"
-        "<|im_start|>user\n{{ messages[-1].content }}<|im_end|>\n<|im_start|>assistant\n"
+        "<|im_start|>user\n{{ messages[-1].content }}<|im_end|>\n<|im_start|>assistant\n{{ '' }}"
     ),
     "minicpm": "<用户>{{ messages[-1].content }}<AI>",
 }

@@ -52,7 +52,8 @@ class Tokenizer:
         self._added: dict[str, dict[str, Any]] = {t["content"]: t for t in spec["added_tokens"]}
         longest_first = sorted(self._added, key=len, reverse=True)
         self._added_pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-        self._special = frozenset(t["id"] for t in spec["added_tokens"] if t["special"])
+        self.special_ids = frozenset(t["id"] for t in spec["added_tokens"] if t["special"])
+        self._unknown_id = _unknown_id(spec)
         self._bytes = _token_bytes(spec)
 
     @property
@@ -77,8 +78,9 @@ class Tokenizer:
 
     @property
     def control_ids(self) -> frozenset[int]:
-        """Ids of tokens that steer the model; `encode` never gives one."""
-        return frozenset(t["id"] for t in self._added.values() if is_control(t))
+        """Ids of tokens that steer the model, without the unknown token; `encode` gives none."""
+        control = {t["id"] for t in self._added.values() if is_control(t)}
+        return frozenset(control - {self._unknown_id})
 
     def encode(self, text: str, inner: bool = False) -> list[int]:
         """Ids of `text`. `inner`: it continues a text, so no word-start mark is put before it."""
@@ -144,7 +146,7 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens left out, malformed UTF-8 as U+FFFD."""
         if self._bytes is not None:
-            table, special = self._bytes, self._special
+            table, special = self._bytes, self.special_ids
             joined = b"".join([table[i] for i in ids if i not in special])
             return joined.decode("utf-8", "replace")
         return self._core.decode(list(ids), skip_special_tokens=True)
@@ -152,7 +154,7 @@ class Tokenizer:
     def stream(self) -> "ByteStream | WindowStream":
         """An incremental detokeniser: joined, what it gives is `decode` of all ids pushed."""
         if self._bytes is not None:
-            return ByteStream(self._bytes, self._special)
+            return ByteStream(self._bytes, self.special_ids)
         return WindowStream(self)
 
     def offsets(self, text: str, ids: Sequence[int]) -> list[int]:
@@ -216,6 +218,8 @@ class WindowStream:
 
     def push(self, token_id: int) -> str:
         """The text that became whole with this token, often all of it, sometimes none."""
+        if token_id in self._tokenizer.special_ids:
+            return ""
         self._ids.append(token_id)
         new = self._new_text()
         if new.endswith("\ufffd") and len(self._ids) - self._told < self.MAX_HELD:
@@ -250,6 +254,13 @@ def _token_bytes(spec: dict[str, Any]) -> list[bytes] | None:
     for token_id, content in added.items():
         table[token_id] = content.encode()
     return table
+
+
+def _unknown_id(spec: dict[str, Any]) -> int | None:
+    model = spec["model"]
+    if model["type"] == "Unigram":
+        return model["unk_id"]
+    return model["vocab"].get(model.get("unk_token"))
 
 
 def _prefix(spec: dict[str, Any]) -> Literal["never", "first", "always"]:
