@@ -24,7 +24,7 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 
 types: .venv/.installed-dev typings/infllm
-	$(BIN)/pyright
+	$(BIN)/mypy
 
 pytest: .venv/.installed-dev
 	$(BIN)/pytest

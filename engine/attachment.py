@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from infllm.engine.cache import SessionCache
 from infllm.engine.errors import UnsupportedCall, UnsupportedModel
@@ -39,7 +39,7 @@ class Attachment:
     """
 
     def __init__(
-        self, model: nn.Module, base: float | None = None, distance_scale: float = 1.0
+        self, model: PreTrainedModel, base: float | None = None, distance_scale: float = 1.0
     ) -> None:
         config = getattr(model, "config", None)
         if str(getattr(config, "_attn_implementation", "")).startswith(PREFIX):
@@ -120,12 +120,17 @@ class Attachment:
 
     def _before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         cache = kwargs.get("past_key_values")
+        if kwargs.get("use_cache") is False:
+            raise UnsupportedCall(
+                "use_cache=False would read the whole text again for each token",
+                "leave use_cache on: the session's memory is the cache",
+            )
+        if cache is None:
+            raise UnsupportedCall(
+                "the attached model was called without a session's memory",
+                "pass past_key_values=session.cache",
+            )
         if not isinstance(cache, SessionCache):
-            if kwargs.get("use_cache") is False or cache is None:
-                raise UnsupportedCall(
-                    "the attached model was called without a session's memory",
-                    "pass past_key_values=session.cache, and leave use_cache on",
-                )
             raise UnsupportedCall(
                 f"the attached model cannot use a {type(cache).__name__}",
                 "pass past_key_values=session.cache",
@@ -134,6 +139,11 @@ class Attachment:
         tokens = ids if ids is not None else kwargs.get("inputs_embeds")
         if tokens is None:
             raise UnsupportedCall("a forward pass needs input_ids or inputs_embeds")
+        if tokens.shape[1] == 0:
+            raise UnsupportedCall(
+                "there is no token to go on from: generate() cuts off as many as were read",
+                "give the new tokens and an attention mask of ones for all tokens so far and them",
+            )
         _refuse_padding(kwargs.get("attention_mask"))
         self._cache = cache
         self._call = cache.begin(int(tokens.shape[0]), int(tokens.shape[1]))
@@ -164,6 +174,10 @@ class Attachment:
             raise UnsupportedCall("an attention layer was called outside the attached model")
         if attention_mask is not None:
             raise UnsupportedCall("the engine makes its own masks; an explicit one cannot be used")
+        if query.requires_grad:
+            raise UnsupportedCall(
+                "the memory keeps no gradients", "call the model under torch.no_grad()"
+            )
         policy: Policy = cache.policies[module.layer_idx]  # type: ignore[index]
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         return run_policy(policy, query, key, value, call, scale, softcap, s_aux), None
@@ -204,7 +218,7 @@ class Attachment:
                 decoder.forward = own
 
     @property
-    def _decoder(self) -> nn.Module:
+    def _decoder(self) -> Any:
         decoder = self.model.get_decoder() if hasattr(self.model, "get_decoder") else None
         return self.model.base_model if decoder is None or decoder is self.model else decoder
 

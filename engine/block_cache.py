@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 Strategy = Literal["lru", "fifo", "lru-s"]
 
@@ -67,7 +67,7 @@ class BlockCache:
         for unit in candidates[:n]:
             self._free.append(self._slot.pop(unit))
 
-    def credit(self, mass: Mapping[Hashable, float]) -> None:
+    def credit(self, mass: Mapping[Any, float]) -> None:
         """Add the attention mass that units received in the block just computed (for `lru-s`)."""
         for unit, received in mass.items():
             self._mass[unit] = (self.mass(unit) + received, self._clock)

@@ -144,7 +144,9 @@ def _ranks(model: Mapping[str, Any]) -> dict[bytes, int] | None:
     vocab: dict[str, int] = {t: i for t, i in model["vocab"].items() if " " not in t}
     if not all(char in vocab for char in byte_of):
         return None
-    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    merges: list[tuple[str, str]] = [
+        tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]
+    ]
     made: set[str] = set(byte_of)
     last = ""
     for left, right in merges:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import nn
 
 from infllm.engine.attachment import Attachment
 from infllm.engine.config import Config, fit_to_model, load_config
@@ -19,7 +18,7 @@ from infllm.engine.session import Session
 from infllm.engine.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 KV_OF_DTYPE = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -33,7 +32,7 @@ class Engine:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: PreTrainedModel,
         tokenizer: Tokenizer | None,
         config: Config,
         *,
@@ -108,7 +107,7 @@ class Engine:
 
 
 def attach(
-    model: nn.Module,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | Tokenizer | None = None,
     config: str | Path | Mapping[str, Any] | Config | None = None,
     *,

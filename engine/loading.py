@@ -45,7 +45,7 @@ def load(
     if device is not None:
         changes["model.device"] = device
     if isinstance(source, Config):
-        config = source.override(changes) if changes else source
+        config = source.with_overrides(changes) if changes else source
     else:
         config = load_config(source, changes)
     settings = config.model

@@ -51,7 +51,7 @@ class Sampler:
     def choose(self, logits: Tensor) -> int:
         """A token id from logits float32 [vocab]."""
         before = torch.tensor([self._chosen], dtype=torch.long, device=logits.device)
-        scores = self._processors(before, logits[None].clone())  # type: ignore[arg-type]
+        scores = self._processors(before, logits[None].clone())
         if self._greedy:
             token = int(scores.argmax())
         else:
