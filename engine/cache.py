@@ -82,6 +82,10 @@ class SessionCache(Cache):
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self._refuse("beam search")
 
+    def activate_past_recording(self) -> None:
+        # Assisted decoding asks for this before its first pass: nothing has been read yet.
+        self._refuse("assisted decoding")
+
     def crop(self, *args: Any, **kwargs: Any) -> None:
         self._refuse("assisted decoding")
 

@@ -141,7 +141,8 @@ class Session:
             )
         if batch != 1:
             raise UnsupportedCall(
-                f"a session holds one sequence, not {batch}", "open one session for each sequence"
+                f"a session holds one sequence, not {batch} (a batch, or beams)",
+                "open one session for each sequence",
             )
         if not self._own_pass:  # a pass made by transformers is a segment of its own
             if self._pending:
