@@ -63,7 +63,11 @@ def _guess(data: bytes, source: str) -> tuple[str, str | None]:
     first = next(index for index, byte in enumerate(data) if byte >= 0x80)
     begin = max(0, first - GUESS_BYTES // 8)
     best = from_bytes(data[begin : begin + GUESS_BYTES]).best()
-    for encoding in (best.encoding if best else "cp1252", "cp1252", "latin-1"):
+    guesses = ["cp1252", "latin-1"]
+    # Several encodings may read the sample alike; then the commonest is meant.
+    if best is not None and "cp1252" not in best.could_be_from_charset:
+        guesses.insert(0, best.encoding)
+    for encoding in guesses:
         try:
             text = data.decode(encoding)
         except (UnicodeDecodeError, LookupError):

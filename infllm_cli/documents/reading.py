@@ -186,7 +186,10 @@ def _inspect(found: Found, limits: Limits) -> tuple[str, int, str | None]:
     """Kind, size in bytes, and why the file is to be skipped, by its first bytes."""
     descriptor, status = open_regular(found.path, found.source)
     with os.fdopen(descriptor, "rb") as file:
-        head = file.read(HEAD_BYTES)
+        try:
+            head = file.read(HEAD_BYTES)
+        except OSError as error:
+            raise Unreadable(f"{found.source}: {error.strerror}") from error
     size = max(status.st_size, len(head))  # files of /proc have no size
     if found.named and not head:
         raise NoText(f"{found.source}: the file is empty")

@@ -44,6 +44,16 @@ def test_a_legacy_encoding_is_guessed_and_said() -> None:
     assert "guess" in warning
 
 
+def test_what_comes_after_the_sample_is_read_in_the_commonest_encoding() -> None:
+    written = "Über den Fluß ging es nur zögernd. " * 3000 + "La señorita Núñez"
+    assert decode(written.encode("cp1252"), "x")[0] == written
+
+
+def test_other_alphabets_are_guessed() -> None:
+    written = "Мы вышли из дома рано утром, когда солнце ещё не взошло над рекой. " * 20
+    assert decode(written.encode("cp1251"), "x")[0] == written
+
+
 def test_a_few_wrong_bytes_do_not_change_the_encoding() -> None:
     written = "Zähler über Größe, " * 40
     text, warning = decode(written.encode() + b"\xff.", "x")
