@@ -106,6 +106,7 @@ class Session:
 
     def end(self) -> None:
         """Close the segment: what waits goes through the model, and the grid starts anew."""
+        self._refuse_broken()
         chunk = self._take_pending()
         if chunk:
             self._forward(chunk)
@@ -113,6 +114,7 @@ class Session:
 
     def _accept(self, ids: Iterable[int]) -> list[int]:
         ids = [int(i) for i in ids] if not isinstance(ids, list) else ids
+        self._refuse_broken()
         self.engine.check_ids(ids)
         self._pending.extend(ids)
         self._given += len(ids)
@@ -134,11 +136,7 @@ class Session:
     # ---- passes ---------------------------------------------------------------------------------
 
     def _begin(self, batch: int, tokens: int) -> Call:
-        if self._broken:
-            raise EngineError(
-                "this session was interrupted in the middle of a chunk and cannot go on",
-                "start a new session, or fork one before a step that may be interrupted",
-            )
+        self._refuse_broken()
         if batch != 1:
             raise UnsupportedCall(
                 f"a session holds one sequence, not {batch} (a batch, or beams)",
@@ -156,6 +154,13 @@ class Session:
         self._tokens = tokens
         self._broken = True  # until the pass is complete
         return self._call
+
+    def _refuse_broken(self) -> None:
+        if self._broken:
+            raise EngineError(
+                "this session was interrupted in the middle of a chunk and cannot go on",
+                "start a new session, or fork one before a step that may be interrupted",
+            )
 
     def _end(self, logits: Tensor | None) -> None:
         """A pass is over, with logits [B, T, vocab] of its last tokens; None after an error."""
@@ -184,7 +189,7 @@ class Session:
                     **keep,
                 )
         except torch.OutOfMemoryError as error:
-            raise self.engine.out_of_memory(self.position) from error
+            raise self.engine.out_of_memory(self.start + self._read) from error
         finally:
             self._own_pass = False
         if hidden is not None:
@@ -230,6 +235,7 @@ class Session:
 
     def _listed(self, ids: Iterable[int]) -> list[int]:
         ids = [int(i) for i in ids]
+        self._refuse_broken()
         self.engine.check_ids(ids)
         self._given += len(ids)
         return ids
@@ -314,8 +320,7 @@ class Session:
         self._watch_units = units
         began = time.perf_counter()
         try:
-            if self._pending or self._offset:
-                self.end()
+            self.end()
             if self._last_logits is None:
                 raise UnsupportedCall("nothing has been read", "read a prompt before generating")
             for n in range(max_new_tokens):
