@@ -7,8 +7,6 @@ import typer
 
 from infllm.cli.errors import UsageError
 
-DEFAULT_PRESET = "pocket"
-
 Sources = Annotated[
     list[str] | None,
     typer.Argument(
@@ -112,10 +110,6 @@ class EngineChoice:
     source: str | None
     overrides: dict[str, Any]
     offline: bool = False
-
-    @property
-    def name(self) -> str:
-        return self.source or DEFAULT_PRESET
 
 
 @dataclass(frozen=True)

@@ -81,16 +81,17 @@ def open_engine(config: "Config", choice: EngineChoice, out: Output) -> "Engine"
         ModelMissing: the model is not on this machine and may not be downloaded.
         infllm.engine.errors.EngineError: whatever else keeps it from loading.
     """
+    name = preset_name(config, choice)
     downloading = announce_download(config, choice, out)
     quiet_libraries(out, bars=downloading)
     started = time.monotonic()
-    with nullcontext() if downloading else Spinner(out, f"loading {choice.name}"):
+    with nullcontext() if downloading else Spinner(out, f"loading {name}"):
         from infllm.engine import load
 
         engine = load(config)
     for note in config.notes:
         out.detail(f"note: {note}")
-    out.detail(f"loaded {choice.name} on {engine.device} in {seconds(time.monotonic() - started)}")
+    out.detail(f"loaded {name} on {engine.device} in {seconds(time.monotonic() - started)}")
     return engine
 
 
@@ -101,6 +102,14 @@ def open_all(
     config = open_config(choice)
     collection = read_documents(sources, password, out)
     return collection, open_engine(config, choice, out)
+
+
+def preset_name(config: "Config", choice: EngineChoice) -> str:
+    """What to call the configuration: as it was named, or as the environment or a file names it."""
+    if choice.source is not None:
+        return choice.source
+    origin = config.origins.get("model.path", "")
+    return origin.removeprefix("preset ") if origin.startswith("preset ") else config.model.path
 
 
 def quiet_libraries(out: Output, bars: bool = False) -> None:

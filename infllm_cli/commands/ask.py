@@ -57,7 +57,13 @@ def ask(
         report(out, choice, sources, password, max_tokens)
         return
 
-    from infllm.cli.reading import open_all, peak_memory_bytes, read_prompt, with_prompt_stops
+    from infllm.cli.reading import (
+        open_all,
+        peak_memory_bytes,
+        preset_name,
+        read_prompt,
+        with_prompt_stops,
+    )
     from infllm.cli.tasks.answer import generate_answer
     from infllm.cli.text import seconds, size
 
@@ -74,6 +80,7 @@ def ask(
         answer = generate_answer(session, engine.tokenizer, sampling, out.write)
         out.line()
         kind = engine.config.model.type
+        name = preset_name(engine.config, choice)
         out.object(
             {
                 "answer": answer.text,
@@ -84,7 +91,7 @@ def ask(
                 "tokens_generated": answer.tokens,
                 "seconds_answering": round(answer.seconds, 3),
                 "finish": answer.finish,
-                "preset": choice.name,
+                "preset": name,
                 "policy": kind,
                 "device": str(engine.device),
                 "peak_memory_bytes": peak_memory_bytes(),
@@ -92,7 +99,7 @@ def ask(
         )
     out.note(
         f"{reading.sentence}, answered in {seconds(answer.seconds)}; "
-        f"{choice.name}, {kind}, peak memory {size(peak_memory_bytes())}"
+        f"{name}, {kind}, peak memory {size(peak_memory_bytes())}"
     )
     tell_finish(answer.finish, sampling.max_new_tokens, out)
 

@@ -123,7 +123,7 @@ def _self_check(choice: opt.EngineChoice, out: Output) -> str:
         RuntimeError: the answer was wrong.
     """
     from infllm.cli.progress import Progress
-    from infllm.cli.reading import open_config, open_engine
+    from infllm.cli.reading import open_config, open_engine, preset_name
     from infllm.cli.tasks.passkey import Haystack, plan_cases, run_passkey
 
     config = open_config(choice)
@@ -133,7 +133,8 @@ def _self_check(choice: opt.EngineChoice, out: Output) -> str:
         with Progress(out, "self-check", CHECK_LENGTH) as progress:
             policy = [engine.config.model.type]
             trial: Any = next(iter(run_passkey(engine, cases, policy, haystack, progress)))
-        where = f"{choice.name} on {engine.device} as {str(engine.dtype).removeprefix('torch.')}"
+        dtype = str(engine.dtype).removeprefix("torch.")
+        where = f"{preset_name(config, choice)} on {engine.device} as {dtype}"
     told = f"expected {trial.expected}, got {trial.got!r}"
     if not trial.correct:
         raise RuntimeError(f"{where}: pass key in {CHECK_LENGTH:,} tokens not found: {told}")

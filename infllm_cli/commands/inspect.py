@@ -63,12 +63,14 @@ def report(
         announce_download,
         check_budget,
         open_config,
+        preset_name,
         quiet_libraries,
         read_documents,
     )
     from infllm.cli.text import plural, seconds, size
 
     config = open_config(choice)
+    name = preset_name(config, choice)
     collection = read_documents(sources, password, out)
     quiet_libraries(out, bars=announce_download(config, choice, out))
     with Spinner(out, "counting tokens"):
@@ -92,7 +94,7 @@ def report(
             out.line(f"  {skipped.source}: {skipped.reason}")
     if not out.as_json:
         out.line()
-        out.line(f"{total:,} tokens with {choice.name}, policy {config.model.type}")
+        out.line(f"{total:,} tokens with {name}, policy {config.model.type}")
         if needs is None:
             out.line("memory and time are unknown: the model is not on this machine yet")
         elif needs.device == "cpu":
@@ -118,7 +120,7 @@ def report(
             "tokens": total,
             "characters": len(collection.text),
             "needs": None if needs is None else asdict(needs),
-            "preset": choice.name,
+            "preset": name,
             "policy": config.model.type,
         }
     )

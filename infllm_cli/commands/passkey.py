@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infllm.cli import options as opt
-from infllm.cli.errors import Interrupted, UsageError
+from infllm.cli.errors import Interrupted, UsageError, exit_code
 from infllm.cli.output import Output
 from infllm.cli.tables import Table
 from infllm.cli.tasks.lengths import length_name, parse_depths, parse_length
+from infllm.engine.errors import EngineError
 
 if TYPE_CHECKING:
     from infllm.cli.tasks.passkey import Score, Trial
@@ -65,7 +66,7 @@ def passkey(
     """
     from infllm.cli.plots import check_plot, draw_needles
     from infllm.cli.progress import Progress, peak_memory_bytes
-    from infllm.cli.reading import open_config, open_engine
+    from infllm.cli.reading import open_config, open_engine, preset_name
     from infllm.cli.tasks.passkey import FILLER, Haystack, plan_cases, run_passkey, score
     from infllm.cli.tasks.policies import parse_policies
     from infllm.cli.text import size
@@ -79,11 +80,12 @@ def passkey(
     count = trials or max(1, len(depths))
     choice = opt.engine_choice(preset, model, None, settings, device, dtype, offline)
     config = open_config(choice)
+    name = preset_name(config, choice)
     policies = parse_policies(policy, config.model.type)
     text = FILLER if filler == "classic" else _filler_text(filler)
     cases = plan_cases(wanted, depths, count, digits, seed)
     done: list[Trial] = []
-    stopped: Interrupted | None = None
+    stopped: Exception | None = None
 
     with open_engine(config, choice, out) as engine:
         haystack = Haystack(engine.tokenizer, text)
@@ -96,8 +98,10 @@ def passkey(
             except (Interrupted, KeyboardInterrupt):
                 stopped = Interrupted(
                     f"interrupted after {len(done)} of {len(cases) * len(policies)} trials",
-                    "the results above are of the trials that were done" if done else "",
+                    "fewer or shorter trials take less time",
                 )
+            except EngineError as error:  # such as: a policy ran out of memory at this length
+                stopped = error
         device_name = str(engine.device)
     if stopped and not done:
         raise stopped
@@ -107,23 +111,23 @@ def passkey(
     if not as_json:
         _table(scores, [n for n in wanted if n in first.by_length]).show(out)
     if plot is not None:
-        draw_needles(plot, done, f"pass key, {choice.name}")
+        draw_needles(plot, done, f"pass key, {name}")
     out.object(
         {
             "accuracy": first.accuracy,
             "policy": policies[0],
             "by_policy": {
-                name: {
+                policy_name: {
                     **asdict(result),
                     "by_length": {str(n): share for n, share in result.by_length.items()},
                 }
-                for name, result in scores.items()
+                for policy_name, result in scores.items()
             },
             "trials": [asdict(trial) for trial in done],
             "digits": digits,
             "filler": filler,
             "seed": seed,
-            "preset": choice.name,
+            "preset": name,
             "device": device_name,
             "complete": stopped is None,
             "peak_memory_bytes": peak_memory_bytes(),
@@ -141,12 +145,8 @@ def passkey(
         f"peak memory {size(peak_memory_bytes())}"
     )
     if stopped:
-        raise typer.Exit(_tell(stopped, out))
-
-
-def _tell(stopped: Interrupted, out: Output) -> int:
-    out.warn(f"{stopped.message}: {stopped.hint}")
-    return int(stopped.code)
+        out.warn(f"{stopped}; the results above are of the trials that were done")
+        raise typer.Exit(exit_code(stopped))
 
 
 def _sentence(trial: "Trial") -> str:

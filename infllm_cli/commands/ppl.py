@@ -57,7 +57,13 @@ def ppl(
     """
     from infllm.cli.plots import check_plot, draw_curves
     from infllm.cli.progress import Progress
-    from infllm.cli.reading import need_sources, open_config, open_engine, read_documents
+    from infllm.cli.reading import (
+        need_sources,
+        open_config,
+        open_engine,
+        preset_name,
+        read_documents,
+    )
     from infllm.cli.tasks.perplexity import PROTOCOL, bin_edges, make_stream, measure_perplexity
     from infllm.cli.tasks.policies import parse_policies
     from infllm.cli.text import count, size
@@ -67,6 +73,7 @@ def ppl(
     check_plot(plot)
     choice = opt.engine_choice(preset, model, None, settings, device, dtype, offline)
     config = open_config(choice)
+    preset = preset_name(config, choice)
     policies = parse_policies(policy, config.model.type)
     collection = read_documents(sources, password, out)
     results: list[Perplexity] = []
@@ -84,7 +91,7 @@ def ppl(
     out.line()
     curves(results).show(out)
     if plot is not None:
-        draw_curves(plot, results, spacing.value, f"perplexity, {choice.name}")
+        draw_curves(plot, results, spacing.value, f"perplexity, {preset}")
         out.note(f"drew {plot}")
     first = asdict(results[0])
     out.object(
@@ -96,7 +103,7 @@ def ppl(
             "by_policy": {result.policy: asdict(result) for result in results},
             "protocol": PROTOCOL,
             "sources": sources,
-            "preset": choice.name,
+            "preset": preset,
             "device": device_name,
         }
     )

@@ -21,14 +21,14 @@ def list_presets(as_json: opt.Json = False) -> None:
     from infllm import presets
     from infllm.engine.config import load_config
 
-    out = Output("presets list", as_json)
+    out = Output("presets", as_json)
     # Only the preset itself: neither the environment nor files of this folder belong in a list.
     configs = {name: load_config_alone(name, load_config) for name in presets.names()}
     table = Table(["preset", "policy", "window", "licence", "model"], text_columns=5)
     for name, config in configs.items():
         model = config.model
         window = f"{model.n_local:,}"
-        path = "built in" if name == opt.DEFAULT_PRESET else model.path
+        path = "built in" if model.path.startswith(str(presets.FOLDER)) else model.path
         table.rows.append([name, model.type, window, config.license or "-", path])
     table.show(out)
     out.object(
@@ -71,9 +71,9 @@ def show_preset(
     """
     import yaml
 
-    from infllm.cli.reading import open_config
+    from infllm.cli.reading import open_config, preset_name
 
-    out = Output("presets show", as_json)
+    out = Output("presets", as_json)
     choice = opt.engine_choice(name, None, policy, settings, None, None, False)
     config = open_config(choice)
     values, origins = config.flat(), config.origins
@@ -86,7 +86,7 @@ def show_preset(
         out.note(f"note: {note}")
     out.object(
         {
-            "preset": choice.name,
+            "preset": preset_name(config, choice),
             "config": values,
             "origins": {key: origins.get(key, "default") for key in values},
             "notes": config.notes,

@@ -60,6 +60,7 @@ def summarize(
         need_sources,
         open_all,
         peak_memory_bytes,
+        preset_name,
         with_prompt_stops,
     )
     from infllm.cli.tasks.summarize import find_sections, summarize_by_memory, summarize_by_parts
@@ -95,6 +96,7 @@ def summarize(
         else:
             result = summarize_by_memory(engine, ids, sampling, out, max_tokens)
         kind = "origin" if by_parts else engine.config.model.type
+        name = preset_name(engine.config, choice)
         device_name = str(engine.device)
     out.line()
     answer, reading = result.answer, result.reading
@@ -110,7 +112,7 @@ def summarize(
             "tokens_generated": answer.tokens,
             "seconds_answering": round(answer.seconds, 3),
             "finish": answer.finish,
-            "preset": choice.name,
+            "preset": name,
             "policy": kind,
             "device": device_name,
             "peak_memory_bytes": peak_memory_bytes(),
@@ -119,6 +121,6 @@ def summarize(
     done = f" in {plural(result.parts, 'part')}" if by_parts else ""
     out.note(
         f"{reading.sentence}{done}, summarized in {seconds(answer.seconds)}; "
-        f"{choice.name}, {kind}, peak memory {size(peak_memory_bytes())}"
+        f"{name}, {kind}, peak memory {size(peak_memory_bytes())}"
     )
     tell_finish(answer.finish, max_new_tokens, out)

@@ -1,11 +1,10 @@
 """Names of memory policies, as flags give them."""
 
 from difflib import get_close_matches
+from typing import get_args
 
 from infllm.cli.errors import UsageError
 from infllm.cli.options import split_list
-
-POLICIES = ("inf-llm", "infinite-lm", "stream-lm", "window", "origin")
 
 
 def parse_policies(text: str | None, default: str) -> list[str]:
@@ -16,15 +15,18 @@ def parse_policies(text: str | None, default: str) -> list[str]:
     """
     if text is None:
         return [default]
+    from infllm.engine.config import ModelConfig
+
+    known = get_args(ModelConfig.model_fields["type"].annotation)
     names = [name.replace("_", "-") for name in split_list(text)]
     names = ["stream-lm" if name == "stream-llm" else name for name in names]
     for name in names:
-        if name not in POLICIES:
-            near = get_close_matches(name, POLICIES, 1)
+        if name not in known:
+            near = get_close_matches(name, known, 1)
             raise UsageError(
                 f"unknown policy {name!r}",
-                f"did you mean {near[0]!r}?" if near else f"known: {', '.join(POLICIES)}",
+                f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}",
             )
     if not names:
-        raise UsageError("--policy names no policy", f"known: {', '.join(POLICIES)}")
+        raise UsageError("--policy names no policy", f"known: {', '.join(known)}")
     return list(dict.fromkeys(names))

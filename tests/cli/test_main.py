@@ -6,8 +6,6 @@ import pty
 import re
 import subprocess
 import sys
-from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -253,20 +251,3 @@ def test_no_colour_when_told_so():
 def test_a_terminal_is_no_document():
     shown = on_terminal(80, "ask", "-", "q", NO_COLOR="1")
     assert "'-' reads standard input, and that is a terminal" in shown
-
-
-def test_every_subpackage_is_in_the_wheel():
-    import tomllib
-
-    root = Path(__file__).parents[2]
-    setuptools = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
-    folders = {name: root / folder for name, folder in setuptools["package-dir"].items()}
-    found = []
-    for name, folder in folders.items():
-        modules = {path.parent for path in folder.rglob("*.py")}
-        found += [
-            ".".join([name, *path.relative_to(folder).parts])
-            for path in modules
-            if path == folder or (path / "__init__.py").exists() or name == "infllm.kernels"
-        ]
-    assert Counter(found) == Counter(setuptools["packages"])

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from infllm.cli.errors import UsageError
 from infllm.cli.tasks.lengths import length_name, parse_depths, parse_length
 from infllm.cli.tasks.passkey import FILLER, Case, Haystack, first_number, plan_cases
-from tests.cli.fakes import FakeTokenizer
+from infllm.engine.errors import OutOfMemory
+from tests.cli.fakes import FakeSession, FakeTokenizer
 
 
 @pytest.mark.parametrize(
@@ -175,11 +176,25 @@ def test_ctrl_c_keeps_the_trials_that_were_done(infllm, fakes):
     assert result.code == 130
     assert result.out == "policy     1K   all  right\ninf-llm  100%  100%    1/1\n"
     assert result.err.endswith(
-        "warning: interrupted after 1 of 2 trials: "
+        "warning: interrupted after 1 of 2 trials; "
         "the results above are of the trials that were done\n"
     )
     result = infllm("passkey", "--len", "2K")
     assert (result.code, result.out) == (130, "")
+
+
+def test_out_of_memory_keeps_the_trials_that_were_done(infllm, fakes, monkeypatch):
+    def read(self, ids):
+        if self.policy == "origin":
+            raise OutOfMemory("out of memory on cuda:0 at token 900", "lower chunk_size")
+        self.given.extend(ids)
+
+    monkeypatch.setattr(FakeSession, "read", read)
+    result = infllm("passkey", "--len", "1K", "--policy", "inf-llm,origin", "--json")
+    assert result.code == 6
+    fields = json.loads(result.out)
+    assert (fields["complete"], len(fields["trials"])) == (False, 1)
+    assert "warning: out of memory on cuda:0 at token 900; the results above" in result.raw_err
 
 
 def test_unknown_policy(infllm, fakes):

@@ -9,7 +9,7 @@ def test_list(infllm):
     assert lines[0].split() == ["preset", "policy", "window", "licence", "model"]
     assert lines[1].split()[:2] == ["pocket", "inf-llm"]
     fields = json.loads(infllm("presets", "list", "--json").out)
-    assert (fields["schema"], fields["command"]) == (1, "presets list")
+    assert (fields["schema"], fields["command"]) == (1, "presets")
     assert fields["presets"][0]["name"] == "pocket"
 
 
@@ -24,7 +24,7 @@ def test_show_names_the_origin_of_each_value(infllm, monkeypatch, tmp_path):
     assert rows["model.n_init"][-1] == "8"
     assert rows["model.block_size"][:2] == ["preset", "pocket"]
     fields = json.loads(infllm("presets", "show", "--json").out)
-    assert fields["command"] == "presets show"
+    assert fields["command"] == "presets"
     assert fields["config"]["model.repr_topk"] == 3
     assert fields["origins"]["model.repr_topk"] == "environment"
 
