@@ -17,6 +17,16 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def available_memory_bytes() -> int | None:
+    """Memory that a program may still take without swapping; None where Linux does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            fields = dict(line.split(":", 1) for line in lines)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
 class Progress:
     """Counts tokens and draws `label 1,024 / 8,192 tokens  12%  8,725 tok/s  ETA ...  memory`.
 

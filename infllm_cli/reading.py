@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from infllm.cli.errors import BudgetExceeded, Interrupted, ModelMissing, UsageError
 from infllm.cli.options import EngineChoice, Sampling
 from infllm.cli.output import Output
-from infllm.cli.progress import Progress, Spinner, peak_memory_bytes
-from infllm.cli.text import count, one_line, plural, seconds
+from infllm.cli.progress import Progress, Spinner, available_memory_bytes, peak_memory_bytes
+from infllm.cli.text import count, one_line, plural, seconds, size
 
 if TYPE_CHECKING:
     from infllm.cli.documents import Collection
@@ -241,6 +241,21 @@ def feed(session: "Session", ids: Sequence[int], chunk: int, progress: Progress)
         ) from None
 
 
+def tell_memory(engine: "Engine", policy: str, tokens: int, out: Output) -> None:
+    """What the memory of `tokens` tokens will take; a warning where it is scarce."""
+    needs = engine.estimate(tokens, {"type": policy})
+    on_cpu = engine.device.type == "cpu"
+    host = needs.host_bytes + (needs.device_bytes if on_cpu else 0)
+    device = "" if on_cpu else f"{size(needs.device_bytes)} on {engine.device} and "
+    out.detail(f"the memory of {count(tokens)} tokens takes {device}{size(host)} on the host")
+    available = available_memory_bytes()
+    if available is not None and host > available:
+        out.warn(
+            f"the memory of {count(tokens)} tokens takes about {size(host)}, and {size(available)} "
+            f"are free; --set kv_dtype=int8 stores it smaller"
+        )
+
+
 def with_prompt_stops(engine: "Engine", sampling: Sampling) -> Sampling:
     """A model without chat template continues the text: it may write the next question itself."""
     from infllm.engine.prompt import chat_template
@@ -259,11 +274,12 @@ def read_prompt(
     out: Output,
     budget: int | None = None,
     label: str = "reading",
+    policy: str | None = None,
 ) -> Reading:
     """Head, document and question of `task` into `session`, ready to generate from.
 
-    `text` may be ids already. Document and question are segments of their own, so that the
-    question is looked up by itself.
+    `text` may be ids already; `policy` is the session's, where it is not the configuration's.
+    Document and question are segments of their own, so that the question is looked up by itself.
     """
     from infllm.engine.prompt import build_prompt
 
@@ -274,6 +290,7 @@ def read_prompt(
     kept, truncated = truncate(ids, engine.config, around)
     check_budget(around + len(kept), budget)
     document = [*prompt.head_ids, *kept]
+    tell_memory(engine, policy or engine.config.model.type, around + len(kept), out)
     chunk = engine.config.chunk_size
 
     def memory() -> int:

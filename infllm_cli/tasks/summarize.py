@@ -79,7 +79,7 @@ def summarize_by_parts(
     def one(task: str, part: list[int], label: str, how: Sampling, write: Callable) -> Answer:
         nonlocal given, read, seconds
         session = engine.session(overrides={"type": "origin"})
-        reading = read_prompt(engine, session, part, task, {}, out, label=label)
+        reading = read_prompt(engine, session, part, task, {}, out, label=label, policy="origin")
         given, read = given + reading.tokens_given, read + reading.tokens_read
         seconds += reading.seconds
         return generate_answer(session, engine.tokenizer, how, write)

@@ -118,12 +118,16 @@ class FakeEngine:
         self.interrupt_reading_at: int | None = None
         self.interrupt_answer_at: int | None = None
         self.closed = False
+        self.bytes_per_token = 1000
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.closed = True
+
+    def estimate(self, n_tokens: int, overrides: dict[str, Any]) -> Any:
+        return SimpleNamespace(device_bytes=0, host_bytes=n_tokens * self.bytes_per_token)
 
     def session(self, start: int = 0, overrides: dict[str, Any] | None = None) -> FakeSession:
         policy = (overrides or {}).get("type", self.config.model.type)

@@ -116,6 +116,18 @@ def test_truncation_happens_only_when_asked_for_and_is_told(infllm, fakes, book)
     )
 
 
+def test_memory_is_predicted_before_reading(infllm, fakes, book, monkeypatch):
+    assert "the memory of 1,214 tokens takes 1.21 MB on the host\n" in (
+        infllm("ask", "-v", book, "What is the pass key?").raw_err
+    )
+    monkeypatch.setattr("infllm.cli.reading.available_memory_bytes", lambda: 10**6)
+    result = infllm("ask", book, "What is the pass key?")
+    assert result.out == "12345\n"
+    assert result.raw_err.startswith(
+        "warning: the memory of 1,214 tokens takes about 1.21 MB, and 1 MB are free; "
+    )
+
+
 def test_budget(infllm, fakes, book):
     result = infllm("ask", book, "What is the pass key?", "--max-tokens", "1000")
     assert (result.code, result.out) == (4, "")
