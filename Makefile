@@ -60,5 +60,5 @@ typings/infllm:
 
 clean:
 	rm -rf .venv .venv-compat typings/infllm build dist *.egg-info
-	rm -rf .pytest_cache .ruff_cache .hypothesis
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
