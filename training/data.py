@@ -24,10 +24,14 @@ ANSWER_WEIGHT = 5.0
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of a batch; what remains is plain book text."""
+    """Shares of a batch; what remains is plain book text.
+
+    kinds: relative shares of documents with a passkey, magic numbers, attributes and relations.
+    """
 
     repeats: float
     questions: float
+    kinds: tuple[int, int, int, int] = (25, 25, 25, 25)
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,9 @@ class Sampler:
             if kind < mix.repeats:
                 ids[row] = self.repeats(rng, length)
             elif kind < mix.repeats + mix.questions:
-                ids[row], answers[row] = self.document(rng, length, self.facts(rng, length))
+                ids[row], answers[row] = self.document(
+                    rng, length, self.facts(rng, length, mix.kinds)
+                )
             else:
                 ids[row] = [self.begin, *self.book(rng, length - 1)]
         weights = np.where(answers, ANSWER_WEIGHT, 1.0).astype(np.float32)
@@ -90,21 +96,17 @@ class Sampler:
     def draw(self, rng: Random) -> Draw:
         return Draw(rng, self.corpus.words, self.corpus.names)
 
-    def facts(self, rng: Random, length: int) -> list[Fact]:
+    def facts(self, rng: Random, length: int, kinds: tuple[int, int, int, int]) -> list[Fact]:
         """Facts of one or two kinds, about as many as fit well into `length` tokens."""
         draw = self.draw(rng)
         most = max(3, min(length // 28, 24))
         count = rng.randint(2, most)
-        kind = rng.random()
-        if kind < 0.25:
-            extra = rng.choice([magic_numbers, attributes, relations])
-            others = extra(draw, rng.randint(1, max(1, count // 2))) if rng.random() < 0.5 else []
-            return [passkey(draw), *others]
-        if kind < 0.5:
-            return magic_numbers(draw, count)
-        if kind < 0.75:
-            return attributes(draw, count)
-        return relations(draw, count)
+        kind = rng.choices([None, magic_numbers, attributes, relations], kinds)[0]
+        if kind is not None:
+            return kind(draw, count)
+        extra = rng.choice([magic_numbers, attributes, relations])
+        others = extra(draw, rng.randint(1, max(1, count // 2))) if rng.random() < 0.5 else []
+        return [passkey(draw), *others]
 
     def document(self, rng: Random, length: int, facts: list[Fact]) -> tuple[list[int], list[bool]]:
         """A document of filler and facts and the questions about it: ids and answer mask."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 PASSKEY_HEAD = (
@@ -161,32 +162,44 @@ def magic_numbers(draw: Draw, count: int) -> list[Fact]:
     return facts
 
 
+# {a} attribute, {t} the thing with its article (or a person), {b} the bare thing, {v} value.
 _ATTRIBUTE_FORMS = [
-    "The {a} of the {t} is {v}.",
-    "The {a} of the {t} is {v}.",
-    "The {a} for the {t} is {v}.",
-    "{v} is the {a} of the {t}.",
-    "For the {t}, the {a} is {v}.",
-    "The {t} has the {a} {v}.",
-    "The {t}'s {a} is {v}.",
-    "The {a} of the {t} was set to {v}.",
-    "Please note that the {a} of the {t} is {v}.",
-    "At the {t} they use the {a} {v}.",
-    "{A} of the {t}: {v}.",
-    "{T}, {a}: {v}.",
-    "| {t} | {a} | {v} |",
-    '"{t} {a}": "{v}",',
+    "The {a} of {t} is {v}.",
+    "The {a} of {t} is {v}.",
+    "The {a} for {t} is {v}.",
+    "{v} is the {a} of {t}.",
+    "For {t}, the {a} is {v}.",
+    "{T} has the {a} {v}.",
+    "{T}'s {a} is {v}.",
+    "The {a} of {t} was set to {v}.",
+    "The {a} of {t} has been changed to {v}.",
+    "The new {a} of {t} is {v}.",
+    "Please note that the {a} of {t} is {v}.",
+    "Remember that the {a} of {t} is {v}.",
+    "According to the report, the {a} of {t} is {v}.",
+    "At {t} they use the {a} {v}.",
+    "To open {t}, use the {a} {v}.",
+    "{A} of {t}: {v}.",
+    "{B}, {a}: {v}.",
+    "| {b} | {a} | {v} |",
+    '"{b} {a}": "{v}",',
 ]
 _ATTRIBUTE_QUESTIONS = [
-    "What is the {a} of the {t}?",
-    "What is the {a} of the {t}?",
-    "What is the {a} for the {t}?",
-    "What is the {t}'s {a}?",
-    "Which {a} does the {t} have?",
-    "What {a} does the {t} have?",
-    "Give the {a} of the {t}.",
-    "What was the {a} of the {t}?",
-    "Tell me the {a} of the {t}.",
+    "What is the {a} of {t}?",
+    "What is the {a} of {t}?",
+    "What is the {a} of {t}?",
+    "What is the {a} for {t}?",
+    "What is {t}'s {a}?",
+    "What's the {a} of {t}?",
+    "Which {a} does {t} have?",
+    "What {a} does {t} have?",
+    "Give the {a} of {t}.",
+    "What was the {a} of {t}?",
+    "Tell me the {a} of {t}.",
+    "I need the {a} of {t}.",
+    "What is the {b} {a}?",
+    "{A} of {t}?",
+    "what is the {a} of {t}",
 ]
 
 
@@ -194,25 +207,33 @@ def attributes(draw: Draw, count: int) -> list[Fact]:
     """Attributes of things; half the time things share attributes and must be told apart."""
     rng = draw.rng
     names = [draw.attribute() for _ in range(1 if rng.random() < 0.6 else 3)]
-    things = [draw.thing() for _ in range(count if rng.random() < 0.6 else (count + 2) // 2)]
+    drawn = draw.person if rng.random() < 0.15 else draw.thing
+    article = "" if drawn == draw.person else "the "
+    things = [drawn() for _ in range(count if rng.random() < 0.6 else (count + 2) // 2)]
     pairs = [(a, t) for t in dict.fromkeys(things) for a in dict.fromkeys(names)]
     form = rng.choice(_ATTRIBUTE_FORMS) if rng.random() < 0.6 else None
     kind = rng.choice([draw.digits, draw.digits, draw.digits, draw.value])
     if rng.random() < 0.4:
         size = rng.randint(3, 7)
-        kind = lambda: draw.digits(size, size)  # noqa: E731
+        kind = partial(draw.digits, size, size)
     facts = []
     for a, t in rng.sample(pairs, min(count, len(pairs))):
-        parts = {"a": a, "t": t, "v": kind(), "A": a.capitalize(), "T": t.capitalize()}
+        full = f"{article}{t}"
+        parts = {"a": a, "A": _sentence(a), "b": t, "B": _sentence(t), "t": full,
+                 "T": _sentence(full), "v": kind()}  # fmt: skip
         facts.append(
             Fact(
                 (form or rng.choice(_ATTRIBUTE_FORMS)).format(**parts),
                 rng.choice(_ATTRIBUTE_QUESTIONS).format(**parts),
                 parts["v"],
-                f"The {a} of the {t} is",
+                f"The {a} of {full} is",
             )
         )
     return facts
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 # Statement forms and questions with the slot that answers each; {p} person, {c} place, {y} year,

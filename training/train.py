@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import TextIO
 
 import torch
 import torch.nn.functional as F
@@ -40,13 +41,18 @@ class Phase:
     window: int
 
 
+# Passkeys are known by the third phase; facts that only their keys tell apart are not.
+_APART = (12, 22, 38, 28)
+_MORE_APART = (8, 20, 42, 30)
+
 # Copying must be found at a short length with many questions a sample, or it is not found at all;
-# after that every longer length costs little.
+# after that every longer length costs little. Late small batches buy more steps.
 PHASES = (
-    Phase(0.00, 128, 32, Mix(repeats=0.30, questions=0.50), 0.0, 128),
-    Phase(0.22, 256, 24, Mix(repeats=0.12, questions=0.58), 0.2, 128),
-    Phase(0.42, 512, 16, Mix(repeats=0.06, questions=0.54), 0.3, 256),
-    Phase(0.74, 1024, 8, Mix(repeats=0.04, questions=0.51), 0.3, 256),
+    Phase(0.00, 128, 32, Mix(0.30, 0.50), 0.0, 128),
+    Phase(0.22, 256, 24, Mix(0.12, 0.58), 0.2, 128),
+    Phase(0.42, 512, 16, Mix(0.06, 0.54, _APART), 0.3, 256),
+    Phase(0.72, 512, 8, Mix(0.04, 0.66, _MORE_APART), 0.3, 256),
+    Phase(0.90, 1024, 4, Mix(0.04, 0.60, _MORE_APART), 0.3, 256),
 )
 WARMUP = 0.02
 DECAY_FROM = 0.5
@@ -179,7 +185,7 @@ def run(
     minutes: float | None,
     tokens: int | None,
     held_out: dict[str, str],
-    log=sys.stdout,
+    log: TextIO = sys.stdout,
 ) -> None:
     """Train until the budget (minutes of training, or tokens) is spent, logging JSON lines."""
     evaluated = saved = trainer.progress.seconds
