@@ -144,9 +144,7 @@ def _ranks(model: Mapping[str, Any]) -> dict[bytes, int] | None:
     vocab: dict[str, int] = {t: i for t, i in model["vocab"].items() if " " not in t}
     if not all(char in vocab for char in byte_of):
         return None
-    merges: list[tuple[str, str]] = [
-        tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]
-    ]
+    merges = [_pair(merge) for merge in model["merges"]]
     made: set[str] = set(byte_of)
     last = ""
     for left, right in merges:
@@ -174,6 +172,12 @@ def _ranks(model: Mapping[str, Any]) -> dict[bytes, int] | None:
     return {bytes(byte_of[char] for char in token): vocab[token] for token in made}
 
 
+def _pair(merge: str | list[str]) -> tuple[str, str]:
+    """A merge's two parts; older files write them as one string."""
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left, right
+
+
 def plain_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A tokenizer.json's contents with control tokens taken out of the text's reach.
 
@@ -190,9 +194,7 @@ def plain_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     # vocabulary holds them.
     needed = {model.get("unk_token"), *(f"<0x{byte:02X}>" for byte in range(256))}
     if model["type"] == "BPE":
-        needed |= {
-            "".join(m) if isinstance(m, list) else m.replace(" ", "") for m in model["merges"]
-        }
+        needed |= {"".join(_pair(merge)) for merge in model["merges"]}
         hidden = control - needed
         model["vocab"] = {f" {t}" if t in hidden else t: i for t, i in model["vocab"].items()}
         model["vocab"] |= {t["content"]: t["id"] for t in kept}

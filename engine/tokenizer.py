@@ -59,12 +59,12 @@ class Tokenizer:
     @property
     def bos_id(self) -> int | None:
         """Id of the token that begins a text, None where the model knows none."""
-        return self.hf.bos_token_id
+        return _id(self.hf.bos_token_id)
 
     @property
     def eos_id(self) -> int | None:
         """Id of the token that ends a text, None where the model knows none."""
-        return self.hf.eos_token_id
+        return _id(self.hf.eos_token_id)
 
     @property
     def vocab_size(self) -> int:
@@ -254,6 +254,10 @@ def _token_bytes(spec: dict[str, Any]) -> list[bytes] | None:
     for token_id, content in added.items():
         table[token_id] = content.encode()
     return table
+
+
+def _id(token_id: Any) -> int | None:
+    return token_id if isinstance(token_id, int) else None
 
 
 def _unknown_id(spec: dict[str, Any]) -> int | None:
