@@ -124,8 +124,10 @@ def quiet_libraries(out: Output, bars: bool = False) -> None:
         warnings.simplefilter("ignore")
 
 
-def announce_download(config: "Config", choice: EngineChoice, out: Output) -> bool:
-    """Whether loading will download the model; says so.
+def announce_download(
+    config: "Config", choice: EngineChoice, out: Output, what: str = "model"
+) -> bool:
+    """Whether loading will download the model, or `what` of it; says so.
 
     Raises:
         ModelMissing: it would, and `--offline` was given.
@@ -140,7 +142,7 @@ def announce_download(config: "Config", choice: EngineChoice, out: Output) -> bo
             f"the model {path} is not on this machine, and the network may not be used",
             "run once without --offline to download it, or give --model a local folder",
         )
-    out.warn(f"the model {path} is not on this machine: downloading it from the Hugging Face hub")
+    out.warn(f"{path} is not on this machine: downloading its {what} from the Hugging Face hub")
     return True
 
 

@@ -72,7 +72,7 @@ def report(
     config = open_config(choice)
     name = preset_name(config, choice)
     collection = read_documents(sources, password, out)
-    quiet_libraries(out, bars=announce_download(config, choice, out))
+    quiet_libraries(out, bars=announce_download(config, choice, out, "tokenizer"))
     with Spinner(out, "counting tokens"):
         tokenizer = load_tokenizer(config)
         counts = [len(tokenizer.encode(document.text)) for document in collection.documents]

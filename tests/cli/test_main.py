@@ -164,6 +164,24 @@ def test_exit_codes(error, code):
     assert exit_code(error) == code
 
 
+def test_a_model_that_is_not_here_is_not_fetched_offline(infllm, fakes, book):
+    result = infllm("ask", book, "What?", "--model", "nobody/no-such-model", "--offline")
+    assert (result.code, result.out, fakes.engines) == (5, "", [])
+    assert result.raw_err == (
+        "error: the model nobody/no-such-model is not on this machine, and the network may not be "
+        "used\nhint: run once without --offline to download it, or give --model a local folder\n"
+    )
+
+
+def test_a_download_is_announced(infllm, fakes, book, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    result = infllm("ask", book, "What?", "--model", "nobody/no-such-model")
+    assert result.raw_err.startswith(
+        "warning: nobody/no-such-model is not on this machine: downloading its model from the "
+        "Hugging Face hub\n"
+    )
+
+
 def test_an_engine_error_is_told_with_its_hint(infllm, fakes, book):
     def refuse(engine):
         raise engine_errors.UnsupportedModel("Bloom uses ALiBi positions", "use another model")
