@@ -74,6 +74,13 @@ def exit_code(error: BaseException) -> ExitCode:
         return ExitCode.USAGE
     if isinstance(error, engine.ModelNotFound):
         return ExitCode.MODEL
-    if isinstance(error, (engine.OutOfMemory, MemoryError)):
+    if isinstance(error, engine.OutOfMemory) or is_out_of_memory(error):
         return ExitCode.MEMORY
     return ExitCode.RUNTIME
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python or torch could not allocate; torch says so in words on a CPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from infllm.cli.commands import ask, doctor, inspect, passkey, ppl, presets, summarize
-from infllm.cli.errors import ExitCode, exit_code
+from infllm.cli.errors import ExitCode, exit_code, is_out_of_memory
 from infllm.cli.output import force_utf8, forget_stdout, print_error
 
 ALIASES = {"query": "ask", "perplexity": "ppl"}
@@ -100,15 +100,14 @@ def _failure(error: BaseException, arguments: Sequence[str]) -> int:
     verbose = any(part in ("-v", "-vv", "--verbose") for part in arguments)
     if isinstance(error, KeyboardInterrupt):
         message, hint = "interrupted before anything was read", "the same command starts over"
-    elif isinstance(error, MemoryError):
+    elif is_out_of_memory(error):
         message = "out of memory on this machine"
         hint = "give fewer sources, or a smaller window: --set n_local=..., --set topk=..."
     elif message is None:
         message = f"{type(error).__name__}: {error}"
         hint = "this is a defect: run again with -v for the traceback, and report it"
-        verbose_trace = "".join(traceback.format_exception(error))
         if verbose:
-            print(verbose_trace, file=sys.stderr)
+            traceback.print_exception(error)
     print_error(message, hint or "", _command_name(arguments), code, "--json" in arguments)
     return code
 

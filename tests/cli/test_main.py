@@ -155,6 +155,7 @@ def test_usage_error_json(infllm):
         (engine_errors.UnsupportedModel("x"), ExitCode.RUNTIME),
         (engine_errors.OutOfMemory("x"), ExitCode.MEMORY),
         (MemoryError(), ExitCode.MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ExitCode.MEMORY),
         (cli_errors.BudgetExceeded("x"), ExitCode.BUDGET),
         (KeyboardInterrupt(), ExitCode.INTERRUPTED),
         (ValueError("x"), ExitCode.RUNTIME),
