@@ -49,7 +49,7 @@ def draw_needles(path: str, trials: Sequence["Trial"], title: str) -> None:
     policies = list(dict.fromkeys(trial.policy for trial in trials))
     lengths = sorted({trial.length for trial in trials})
     depths = sorted({trial.depth for trial in trials})
-    columns = min(2, len(policies))
+    columns = len(policies) if len(policies) <= 3 else 2
     rows = -(-len(policies) // columns)
     width = max(3.2, 0.8 * len(lengths) + 1.6)
     height = max(1.6, 0.32 * len(depths) + 0.9)
@@ -68,6 +68,8 @@ def draw_needles(path: str, trials: Sequence["Trial"], title: str) -> None:
         axes.tick_params(which="both", length=0, labelsize=8)
     for axes in grid.flat[len(policies) :]:
         axes.set_visible(False)
+    for axes in grid.flat[: len(policies)][-columns:]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
     figure.suptitle(title, fontsize=11)
     figure.supxlabel("length in tokens", fontsize=9)
     figure.supylabel("depth of the key in %", fontsize=9)
