@@ -32,10 +32,9 @@ _names = (f"{PREFIX}{n}" for n in itertools.count())
 class Attachment:
     """A model whose attention layers ask the engine; use as a context manager.
 
-    Raises on creation:
-        UnsupportedCall: the model is attached already.
-    Raises on entering:
-        UnsupportedModel: the model's attention cannot be served; nothing stays changed.
+    Raises:
+        UnsupportedCall: on creation, the model is attached already.
+        UnsupportedModel: on entering, its attention cannot be served; nothing stays changed.
     """
 
     def __init__(

@@ -225,11 +225,21 @@ def fit_to_model(config: Config, model_config: Mapping[str, Any]) -> Config:
     length = trained_length(model_config)
     if length is None:
         return config
-    layers = config._layers or [Layer("given", config.flat())]
+    layers = config._layers or [Layer("given", _chosen(config))]
     fitted = Layer("model's trained length", family_settings(length))
     return _build(
         [fitted, *(layer for layer in layers if layer.origin != fitted.origin)], config._notes
     )
+
+
+def _chosen(config: Config) -> dict[str, Any]:
+    """What was given to a Config made by hand: dotted key -> value, without the defaults."""
+    chosen = {f"model.{key}" for key in config.model.model_fields_set} | config.model_fields_set
+    return {
+        key: value
+        for key, value in config.flat().items()
+        if key in chosen or key.startswith("prompts.")
+    }
 
 
 def _build(layers: list[Layer], notes: list[str]) -> Config:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from infllm.engine.attachment import Attachment
+from infllm.engine.attachment import Attachment, refuse_by_config
 from infllm.engine.config import Config, fit_to_model, load_config
 from infllm.engine.errors import ConfigError, OutOfMemory
 from infllm.engine.estimate import Estimate, estimate
@@ -28,6 +28,7 @@ class Engine:
 
     Raises on creation:
         UnsupportedModel: the model's attention cannot be served, with the reason.
+        UnsupportedCall: the model is attached already.
     """
 
     def __init__(
@@ -38,6 +39,8 @@ class Engine:
         *,
         check: bool = True,
     ) -> None:
+        base, distance_scale = config.model.base, config.model.distance_scale
+        self.attachment = Attachment(model, base, distance_scale)
         self.model = model.eval()
         self.tokenizer = tokenizer
         parameter = next(model.parameters())
@@ -45,8 +48,6 @@ class Engine:
         self.config = _resolved(config, self.dtype)
         self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
         self.eos_ids = _eos_ids(model, tokenizer)
-        base, distance_scale = config.model.base, config.model.distance_scale
-        self.attachment = Attachment(model, base, distance_scale)
         plain = base is None and distance_scale == 1.0
         expected = expected_logits(model) if check and plain else None
         self.attachment.__enter__()
@@ -121,6 +122,7 @@ def attach(
             fitted to the length that the model was trained on.
         check: compare a few logits with the model's own before the first use.
     """
+    refuse_by_config(model)
     if config is None:
         config = fit_to_model(Config(), model.config.to_dict())
     elif not isinstance(config, Config):
