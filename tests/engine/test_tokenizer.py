@@ -172,6 +172,15 @@ def test_a_control_token_spelled_in_a_text_is_text(name: str, text: str):
     assert tokenizer.control_ids.isdisjoint(tokenizer.encode(text))
 
 
+def test_a_vocabulary_of_whole_words_gives_no_control_token_either():
+    spec = json.loads(metaspace_bpe().to_str())
+    spec["model"]["ignore_merges"] = True  # any word that the vocabulary lists is that token
+    core = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    tokenizer = Tokenizer(transformers_tokenizer(core))
+    assert core.encode(END, add_special_tokens=False).ids == [tokenizer.eos_id]
+    assert tokenizer.control_ids.isdisjoint(tokenizer.encode(END, inner=True))
+
+
 def test_control_tokens_are_read_where_they_are_meant():
     tokenizer = kind("llama_like")
     hf = tokenizer.hf
