@@ -37,14 +37,15 @@ def measure(method: str, length: int, preset: str) -> dict[str, Any]:
     import torch
     import transformers
 
+    from infllm.engine import load
+
     torch.manual_seed(0)
     row: dict[str, Any] = {"method": method, "tokens": length}
     if method == "sdpa":
-        from infllm.engine.config import load_config
-
-        path = load_config(preset).model.path
+        with load(preset) as engine:  # what the engine would run: the same path and dtype
+            path, dtype = engine.config.model.path, engine.dtype
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, attn_implementation="sdpa"
+            path, dtype=dtype, attn_implementation="sdpa"
         ).eval()
         ids = torch.randint(3, model.config.vocab_size, (1, length))
         with torch.no_grad():
@@ -54,8 +55,6 @@ def measure(method: str, length: int, preset: str) -> dict[str, Any]:
             model(ids, logits_to_keep=1)
             row["seconds"] = time.perf_counter() - began
     else:
-        from infllm.engine import load
-
         engine = load(preset)
         ids = torch.randint(3, engine.vocab_size, (length,)).tolist()
         warm = engine.session(overrides=METHODS[method])
@@ -74,6 +73,7 @@ def measure(method: str, length: int, preset: str) -> dict[str, Any]:
         )
         stats = session.stats
         row["host_bytes"], row["device_bytes"] = stats.host_bytes, stats.device_bytes
+    row["dtype"] = str(engine.dtype).removeprefix("torch.")
     row["seconds"] = round(row["seconds"], 3)
     row["tokens_per_second"] = round(length / row["seconds"], 1)
     row["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
