@@ -46,7 +46,8 @@ def _layer_bytes(config: ModelConfig, layer: Layer, n_tokens: int) -> tuple[int,
     scale = 4 if config.kv_dtype in ("int8", "fp8") else 0
     unit = 2 * layer.n_kv_heads * config.block_size * (layer.head_dim * kv + scale)
     heads = layer.n_kv_heads if config.repr_heads == "group" else layer.n_heads
-    index = heads * layer.head_dim * max(kv, 2)
+    # As in UnitStore: float32 on a CPU, at most 16 bits on a GPU unless the units have more.
+    index = heads * layer.head_dim * (4 if layer.device.type == "cpu" else max(kv, 2))
     groups = layer.n_heads if config.perhead else 1
     slots = max(config.max_cached_block, config.topk * groups) * config.block_size * token
     return kept + n_units * index + slots, n_units * unit

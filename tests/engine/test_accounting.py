@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infllm.engine import Session
+from infllm.engine.policies import InfLLM
 from tests.engine.served import CHUNK, FEW, POLICIES, SMALL_MEMORY, Served, serve
 from tests.engine.tiny_models import ids
 
@@ -164,15 +165,20 @@ def test_windows_take_constant_memory(served: Served, policy: str) -> None:
     ("overrides", "vectors"), [({}, 4), ({"repr_heads": "group"}, 2)], ids=["query", "group"]
 )
 @pytest.mark.parametrize(
-    ("kv_dtype", "kv_bytes", "index_bytes"),
-    [("fp32", 16 * 4, 4), ("bf16", 16 * 2, 2), ("int8", 16 + 4, 2), ("fp8", 16 + 4, 2)],
+    ("kv_dtype", "kv_bytes"),
+    [("fp32", 16 * 4), ("bf16", 16 * 2), ("int8", 16 + 4), ("fp8", 16 + 4)],
 )
 def test_units_cost_the_device_one_vector_a_head(
-    llama: Served, overrides: dict[str, Any], vectors: int, kv_dtype: str, kv_bytes: int,
-    index_bytes: int,
-) -> None:  # fmt: skip
+    llama: Served, overrides: dict[str, Any], vectors: int, kv_dtype: str, kv_bytes: int
+) -> None:
     layers, head_dim, n_kv_heads = 2, 16, 2
-    rows = bytes_at(llama.session(kv_dtype=kv_dtype, **overrides), LENGTHS)
+    session = llama.session(kv_dtype=kv_dtype, **overrides)
+    rows = bytes_at(session, LENGTHS)
+    policy = session.cache.policies[0]
+    assert isinstance(policy, InfLLM)
+    assert policy.units is not None
+    index_bytes = policy.units.index_dtype.itemsize
+    assert index_bytes <= 4
     for (device, host, units), (device_later, host_later, units_later) in pairwise(rows):
         new = units_later - units
         assert device_later - device == layers * new * vectors * head_dim * index_bytes

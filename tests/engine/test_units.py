@@ -106,7 +106,7 @@ def test_bytes_are_those_of_what_is_kept(kv_dtype: str, heads: str) -> None:
     vector = DIM * {"fp32": 4, "bf16": 2, "int8": 1, "fp8": 1}[kv_dtype]
     vector += 4 if kv_dtype in ("int8", "fp8") else 0
     assert held.host_bytes == 100 * 2 * HKV * SIZE * vector
-    index = {"fp32": 4}.get(kv_dtype, 2)
+    index = held.index_dtype.itemsize
     assert held.device_bytes - empty == 100 * (H if heads == "query" else HKV) * DIM * index
 
 
