@@ -61,7 +61,10 @@ class UnitStore:
         self.device = layer.device
         self.dtype = layer.dtype
         self.kv_dtype = config.kv_dtype
-        self.index_dtype = PLAIN.get(config.kv_dtype, torch.bfloat16)
+        # A bfloat16 score has eight bits: too few to tell one unit from ten thousand like it. A CPU
+        # reads the index once a chunk, so that float32 costs it nothing; on a GPU memory decides.
+        on_cpu = layer.device.type == "cpu"
+        self.index_dtype = torch.float32 if on_cpu else PLAIN.get(config.kv_dtype, torch.bfloat16)
         groups = layer.n_heads if config.perhead else 1
         capacity = max(config.max_cached_block, config.topk * groups * batch)
         self.cache = BlockCache(capacity, config.cache_strategy, config.score_decay)

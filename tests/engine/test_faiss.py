@@ -9,7 +9,6 @@ from infllm.engine import attach
 from infllm.engine.errors import ConfigError
 from tests.engine.tiny_models import build, ids
 
-
 SETTINGS = {
     "model": {
         "type": "inf-llm", "n_init": 2, "n_local": 16, "block_size": 4, "topk": 2, "repr_topk": 2,
