@@ -10,16 +10,10 @@ if TYPE_CHECKING:
     from infllm.engine.config import Config
     from infllm.engine.tokenizer import Tokenizer
 
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-KV_OF_DTYPE = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+KV_OF_DTYPE = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
 # Of the throughput of a large matrix product, what a whole forward pass reached on two CPU
 # cores with the built-in model; lookups, norms and memory traffic take the rest.
 EFFICIENCY = 0.4
-
-
-@dataclass(frozen=True)
-class _Dtype:
-    itemsize: int
 
 
 @dataclass(frozen=True)
@@ -29,7 +23,8 @@ class _Shape:
     n_heads: int
     n_kv_heads: int
     head_dim: int
-    dtype: _Dtype
+    device: Any  # torch.device
+    dtype: Any  # torch.dtype
     sliding_window: int | None
 
 
@@ -71,27 +66,22 @@ def load_tokenizer(config: "Config") -> "Tokenizer":
 
 def estimate_needs(config: "Config", tokens: int) -> Needs | None:
     """Memory and time of one reading; None when the model's config.json is not on this machine."""
-    import torch
-
     from infllm.engine.config_layers import read_model_config
     from infllm.engine.estimate import estimate
+    from infllm.engine.loading import _device, _dtype  # what loading itself would choose
 
     spec = read_model_config(config.model.path)
     if spec is None:
         return None
     spec = spec.get("text_config") or spec
-    device = config.model.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = config.model.dtype
-    if dtype == "auto":
-        dtype = "float32" if device == "cpu" else "bfloat16"
+    device = _device(config.model.device)
+    dtype = _dtype(config.model.dtype, device)
     if config.model.kv_dtype == "auto":
-        config = config.with_overrides({"kv_dtype": KV_OF_DTYPE[dtype]})
-    shapes = _shapes(spec, ITEM_BYTES[dtype])
+        config = config.with_overrides({"kv_dtype": KV_OF_DTYPE[str(dtype)]})
+    shapes = _shapes(spec, device, dtype)
     memory = estimate(config.model, shapes, tokens)  # type: ignore[arg-type]
     parameters, work = _work(spec, shapes, config, tokens)
-    weights = parameters * ITEM_BYTES[dtype]
+    weights = parameters * dtype.itemsize
     speed = _matmul_speed(device, dtype)
     return Needs(
         tokens,
@@ -99,11 +89,11 @@ def estimate_needs(config: "Config", tokens: int) -> Needs | None:
         weights + memory.device_bytes,
         memory.host_bytes,
         work / (speed * EFFICIENCY),
-        device,
+        str(device),
     )
 
 
-def _shapes(spec: dict[str, Any], itemsize: int) -> list[_Shape]:
+def _shapes(spec: dict[str, Any], device: Any, dtype: Any) -> list[_Shape]:
     heads = spec["num_attention_heads"]
     head_dim = spec.get("head_dim") or spec["hidden_size"] // heads
     kinds = spec.get("layer_types") or ["full_attention"] * spec["num_hidden_layers"]
@@ -112,7 +102,8 @@ def _shapes(spec: dict[str, Any], itemsize: int) -> list[_Shape]:
             heads,
             spec.get("num_key_value_heads") or heads,
             head_dim,
-            _Dtype(itemsize),
+            device,
+            dtype,
             spec.get("sliding_window") if kind == "sliding_attention" else None,
         )
         for kind in kinds
@@ -156,12 +147,12 @@ def _keys(settings: Any, shape: _Shape, tokens: int) -> float:
     return min(tokens / 2, window)
 
 
-def _matmul_speed(device: str, dtype: str) -> float:
+def _matmul_speed(device: Any, dtype: Any) -> float:
     """Floating-point operations a second of a square matrix product, measured in a moment."""
     import torch
 
-    side = 768 if device == "cpu" else 4096
-    a = torch.randn(side, side, device=device, dtype=getattr(torch, dtype))
+    side = 768 if device.type == "cpu" else 4096
+    a = torch.randn(side, side, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(4):
         started = time.perf_counter()

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from infllm.cli import estimate
 from tests.cli.fakes import FakeTokenizer
@@ -66,7 +67,7 @@ def test_estimate_is_the_engines_own_for_the_memory():
 
     config = load_config("pocket", {"device": "cpu", "dtype": "float32"})
     needs = estimate.estimate_needs(config, 100_000)
-    shapes = [estimate._Shape(4, 2, 64, estimate._Dtype(4), None)] * 4
+    shapes = [estimate._Shape(4, 2, 64, torch.device("cpu"), torch.float32, None)] * 4
     expected = of_engine(config.model, shapes, 100_000)
     assert needs is not None
     assert needs.device_bytes - needs.weight_bytes == expected.device_bytes
