@@ -37,9 +37,7 @@ class Case:
 
 def names(level: str) -> list[str]:
     """Cases that are a target: those of the published code's defect are not."""
-    return [
-        raw["name"] for raw in _raw() if raw["level"] == level and raw["offset"] != "original"
-    ]
+    return [raw["name"] for raw in _raw() if raw["level"] == level and raw["offset"] != "original"]
 
 
 def load(name: str) -> Case:
