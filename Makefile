@@ -6,7 +6,7 @@
 
 BIN := .venv/bin
 COMPAT := .venv-compat/bin
-QUESTION := What is the access code of the north store?
+QUESTION := What is the special magic number for vague-harbor mentioned in the provided text?
 
 # The first interpreter on the path that is new enough and can make environments.
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,\

@@ -106,6 +106,7 @@ class ModelConfig(_Settings):
     far_position: Literal["capped", "exact"] = "capped"
     exc_block_size: Count = 512
     chunk_topk_calc: Count | None = None
+    keep_units: bool = False  # decode steps also attend the units that the question found
     perhead: bool = False
     faiss: bool = False
 

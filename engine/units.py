@@ -66,7 +66,8 @@ class UnitStore:
         on_cpu = layer.device.type == "cpu"
         self.index_dtype = torch.float32 if on_cpu else PLAIN.get(config.kv_dtype, torch.bfloat16)
         groups = layer.n_heads if config.perhead else 1
-        capacity = max(config.max_cached_block, config.topk * groups * batch)
+        most = config.topk * (2 if config.keep_units else 1)  # units of one lookup
+        capacity = max(config.max_cached_block, most * groups * batch)
         self.cache = BlockCache(capacity, config.cache_strategy, config.score_decay)
         page = (2, self.n_kv_heads, self.block_size, self.head_dim)
         self.slots = torch.empty(capacity, *page, dtype=self.dtype, device=self.device)

@@ -52,6 +52,8 @@ class InfLLM(Policy):
         super().__init__(config, layer)
         if config.faiss and config.perhead:
             raise ConfigError("model.faiss and model.perhead exclude each other", "choose one")
+        if config.faiss and config.keep_units:
+            raise ConfigError("model.faiss and model.keep_units exclude each other", "choose one")
         self.units: UnitStore | None = None
         self.faiss: FaissIndex | None = None
         self.init_k: Tensor | None = None  # [B, Hkv, <= n_init, D], as stored: not rotated
@@ -61,6 +63,7 @@ class InfLLM(Policy):
         # mass: score so far of each remainder token [B, H, R]; dot: running sum of the queries
         # before it [B, H, R + 1, D], both float32
         self.account: Tensor | None = None
+        self.held: Tensor | None = None  # units of the last lookup by more than one token
         self.visible = 0  # units that lookups of this group may choose (chunk_topk_calc)
         self.record: list[Lookup | Cut] | None = None
 
@@ -182,14 +185,22 @@ class InfLLM(Policy):
         n = self.visible
         if n == 0:
             return None
+        decoding = self._k.shape[2] - self._past == 1
+        held = self.held if decoding and cfg.keep_units else None
+        k = cfg.topk if held is None else 2 * cfg.topk
         block = start // self.query_block
-        if n <= cfg.topk:
+        if n <= k:
             b, heads = self._query.shape[0], self._query.shape[2] if cfg.perhead else 1
             chosen = torch.arange(n, device=self.layer.device).expand(b, heads, n)
         elif self.faiss is not None:
-            chosen = self.faiss.search(self._query[:, block], cfg.topk, n)
+            chosen = self.faiss.search(self._query[:, block], k, n)
         else:
-            chosen = top_units(self._block_scores(block, n), cfg.topk)
+            scores = self._block_scores(block, n)
+            if held is not None:
+                scores = scores.scatter(-1, held, float("inf"))
+            chosen = top_units(scores, k)
+        if not decoding:
+            self.held = chosen
         if self.record is not None:
             p = self._position(self._past)
             self.record.append(Lookup(p + start, p + stop, n, chosen))
