@@ -389,7 +389,8 @@ def test_a_hub_id_gets_the_published_defaults():
 def test_overrides_go_on_top_and_leave_the_original_alone():
     config = load("pocket")
     changed = config.with_overrides({"type": "stream-llm", "n_init": 4})
-    assert (changed.model.type, changed.model.n_init, changed.model.topk) == ("stream-lm", 4, 8)
+    assert (changed.model.type, changed.model.n_init) == ("stream-lm", 4)
+    assert changed.model.topk == config.model.topk
     assert changed.origins["model.n_init"] == "override"
     assert (config.model.type, config.model.n_init) == ("inf-llm", 16)
     built = Config(model=ModelConfig(path="p", n_local=32, exc_block_size=16))
