@@ -67,7 +67,7 @@ def _device(name: str) -> torch.device:
 def _dtype(name: str, device: torch.device) -> torch.dtype:
     """`auto` is bfloat16 where the device multiplies it natively, else float16 or float32.
 
-    On two cores with AVX512-BF16 the built-in model reads 1.5 times faster so than in float32.
+    A CPU without it would emulate bfloat16, slower than float32.
     """
     if name != "auto":
         return DTYPES[name]

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from infllm.engine.tokenizer import Tokenizer
 
 KV_OF_DTYPE = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
-# Of the throughput of a large matrix product, what a whole forward pass reached on two CPU
-# cores with the built-in model; lookups, norms and memory traffic take the rest.
+# A rough guess, not calibrated: the part of a large matrix product's throughput that a whole
+# forward pass reaches; lookups, norms and memory traffic take the rest.
 EFFICIENCY = 0.4
 
 
