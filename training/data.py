@@ -1,6 +1,7 @@
 """Training samples: real text, repeated segments, and documents with planted facts to ask for."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from random import Random
 
 import numpy as np
@@ -13,31 +14,74 @@ from training.facts import (
     Draw,
     Fact,
     attributes,
+    definitions,
+    json_pairs,
+    latest,
     magic_numbers,
+    multi_query,
+    multi_value,
+    number_string,
     passkey,
+    quoted,
     relations,
+    report,
+    two_hop,
+    unsaid,
 )
 from training.tokenizer import BEGIN, END
 
-ANSWER_WEIGHT = 5.0
+# Loss weights of an answer's tokens and of the rest. Of the rest only a share is predicted at
+# all, which spares the output layer most of its work.
+ANSWER_WEIGHT, TEXT_WEIGHT = 5.0, 1.0
+TEXT_SHARE = 0.25
+
+UNSAID_SHARE = 0.10  # of the questions whose statement could be left out
+QUOTED_SHARE = 0.04
+
+# What may be planted together in filler: facts of one form, each a distractor of the others.
+PLANTED: dict[str, Callable[[Draw, int], list[Fact]]] = {
+    "passkey": lambda draw, _: [passkey(draw)],
+    "number": number_string,
+    "magic": magic_numbers,
+    "multi_value": multi_value,
+    "multi_query": multi_query,
+    "attributes": attributes,
+    "relations": relations,
+    "latest": latest,
+    "two_hop": two_hop,
+    "definitions": definitions,
+    "report": lambda draw, _: [report(draw)],
+}
+MAY_BE_UNSAID = ("magic", "attributes", "relations", "latest", "two_hop", "definitions")
+MAY_BE_QUOTED = ("magic", "attributes", "relations")
+# Rough cost of a fact with its question and answer, in tokens.
+_TOKENS = {"multi_value": 90, "multi_query": 90, "number": 60, "definitions": 70, "latest": 55,
+           "two_hop": 55}  # fmt: skip
+_TOKENS_OF_OTHERS = 40
+
+KINDS = {"passkey": 4, "number": 6, "magic": 12, "multi_value": 7, "multi_query": 7,
+         "attributes": 20, "relations": 24, "latest": 7, "two_hop": 7, "definitions": 5,
+         "report": 1}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Mix:
     """Shares of a batch; what remains is plain book text.
 
-    kinds: relative shares of documents with a passkey, magic numbers, attributes and relations.
+    json: documents that are one JSON object. kinds: relative shares of what the `questions`
+    documents hold (see PLANTED).
     """
 
     repeats: float
     questions: float
-    kinds: tuple[int, int, int, int] = (25, 25, 25, 25)
+    json: float = 0.0
+    kinds: dict[str, float] = field(default_factory=lambda: dict(KINDS))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """ids: int64 [B, T]; weights: float32 [B, T], the loss weight of predicting each token;
-    answers: bool [B, T], the tokens of an answer, its end token included."""
+    """ids: int64 [B, T]; weights: float32 [B, T], the loss weight of predicting each token (0:
+    not predicted); answers: bool [B, T], the tokens of an answer, its end token included."""
 
     ids: np.ndarray
     weights: np.ndarray
@@ -66,13 +110,15 @@ class Sampler:
             kind = rng.random()
             if kind < mix.repeats:
                 ids[row] = self.repeats(rng, length)
-            elif kind < mix.repeats + mix.questions:
-                ids[row], answers[row] = self.document(
-                    rng, length, self.facts(rng, length, mix.kinds)
-                )
+            elif kind < mix.repeats + mix.json:
+                ids[row], answers[row] = self.json_document(rng, length)
+            elif kind < mix.repeats + mix.json + mix.questions:
+                facts = self.facts(rng, length, mix.kinds)
+                ids[row], answers[row] = self.document(rng, length, facts)
             else:
                 ids[row] = [self.begin, *self.book(rng, length - 1)]
-        weights = np.where(answers, ANSWER_WEIGHT, 1.0).astype(np.float32)
+        predicted = np.random.default_rng(rng.getrandbits(63)).random(ids.shape) < TEXT_SHARE
+        weights = np.where(answers, ANSWER_WEIGHT, predicted * TEXT_WEIGHT).astype(np.float32)
         return Batch(ids, weights, answers)
 
     def book(self, rng: Random, count: int) -> list[int]:
@@ -81,12 +127,18 @@ class Sampler:
 
     def repeats(self, rng: Random, length: int) -> list[int]:
         """A few short segments told over and over in random order: what induction learns from."""
-        if rng.random() < 0.5:
+        draw = self.draw(rng)
+        kind = rng.random()
+        if kind < 0.4:
             segments = [self.book(rng, rng.randint(4, 20)) for _ in range(rng.randint(2, 6))]
-        else:
-            draw = self.draw(rng)
+        elif kind < 0.7:
             segments = [
                 self.encode(f"\n{draw.word()} {draw.digits()}") for _ in range(rng.randint(3, 10))
+            ]
+        else:
+            segments = [
+                self.encode(f"\n{draw.hexadecimal(8, 4)} {draw.person()}")
+                for _ in range(rng.randint(2, 8))
             ]
         ids = [self.begin]
         while len(ids) < length:
@@ -94,80 +146,117 @@ class Sampler:
         return ids[:length]
 
     def draw(self, rng: Random) -> Draw:
-        return Draw(rng, self.corpus.words, self.corpus.names)
+        return Draw(rng, self.corpus.words, self.corpus.names, self.corpus.definitions)
 
-    def facts(self, rng: Random, length: int, kinds: tuple[int, int, int, int]) -> list[Fact]:
-        """Facts of one or two kinds, about as many as fit well into `length` tokens."""
+    def facts(self, rng: Random, length: int, kinds: dict[str, float]) -> list[Fact]:
+        """Facts of one to three kinds, at most about as many as fill `length` tokens."""
         draw = self.draw(rng)
-        most = max(3, min(length // 28, 24))
-        count = rng.randint(2, most)
-        kind = rng.choices([None, magic_numbers, attributes, relations], kinds)[0]
-        if kind is not None:
-            return kind(draw, count)
-        extra = rng.choice([magic_numbers, attributes, relations])
-        others = extra(draw, rng.randint(1, max(1, count // 2))) if rng.random() < 0.5 else []
-        return [passkey(draw), *others]
+        drawn = rng.choices(list(kinds), list(kinds.values()), k=rng.choice([1, 1, 2, 3]))
+        names = list(dict.fromkeys(drawn))
+        facts = []
+        for name in names:
+            most = length // len(names) // _TOKENS.get(name, _TOKENS_OF_OTHERS)
+            for fact in PLANTED[name](draw, rng.randint(2, max(2, most))):
+                if name in MAY_BE_UNSAID and rng.random() < UNSAID_SHARE:
+                    fact = unsaid(fact)
+                elif name in MAY_BE_QUOTED and rng.random() < QUOTED_SHARE:
+                    fact = quoted(fact)
+                facts.append(fact)
+        return facts
 
-    def document(self, rng: Random, length: int, facts: list[Fact]) -> tuple[list[int], list[bool]]:
+    def document(
+        self, rng: Random, length: int, facts: Sequence[Fact]
+    ) -> tuple[list[int], list[bool]]:
         """A document of filler and facts and the questions about it: ids and answer mask."""
-        has_passkey = facts[0].question.startswith("What is the pass key")
+        has_passkey = any(fact.question.startswith("What is the pass key") for fact in facts)
         opening = self.encode(PASSKEY_HEAD) if has_passkey and rng.random() < 0.5 else []
         gap = rng.choice([" ", " ", "\n", "\n\n"])
         room = length - 1 - len(opening)
-        told: list[list[int]] = []
+        told: list[list[list[int]]] = []
         asked: list[tuple[list[int], list[int]]] = []
-        for fact in rng.sample(facts, len(facts)) if not has_passkey else facts:
-            statement = self.encode(gap + fact.statement)
+        for fact in facts if has_passkey else rng.sample(facts, len(facts)):
+            statements = [self.encode(gap + statement) for statement in fact.statements]
             question, answer = self.question(rng, fact)
-            if room < len(statement) + len(question) + len(answer):
+            cost = sum(map(len, statements)) + len(question) + len(answer)
+            if room < cost:
                 break
-            told.append(statement)
+            told.append(statements)
             asked.append((question, answer))
-            room -= len(statement) + len(question) + len(answer)
-        if not asked:
+            room -= cost
+        if not any(told):
             return [self.begin, *self.book(rng, length - 1)], [False] * length
-        # On short samples most of the room goes to questions, so that every token teaches.
-        spare = int(room * rng.random() * (0.8 if length <= 256 else 0.25))
-        for _ in range(3 * len(told)):
-            question, answer = self.question(rng, rng.choice(facts[: len(told)]))
-            if has_passkey and len(question) + len(answer) <= spare:
-                asked.append((question, answer))
-                spare -= len(question) + len(answer)
-                room -= len(question) + len(answer)
-        rng.shuffle(told)
         rng.shuffle(asked)
-        ids = [self.begin, *opening, *self.hidden(rng, told, room, has_passkey)]
-        mask = [False] * len(ids)
-        for question, answer in asked:
-            ids += question + answer
-            mask += [False] * len(question) + [True] * len(answer)
-        return ids, mask
+        body = [self.begin, *opening, *self.hidden(rng, told, room, has_passkey)]
+        return _with_questions(body, asked)
+
+    def json_document(self, rng: Random, length: int) -> tuple[list[int], list[bool]]:
+        """One JSON object of many entries, behind the end of other text, and questions for keys."""
+        joint = rng.choice([", ", ",\n", ",\n  "])
+        share = rng.uniform(0.15, 0.6)  # of the entries that are asked for
+        body = self.encode("{")
+        close = self.encode("}")
+        room = length - 1 - len(body) - len(close)
+        asked: list[tuple[list[int], list[int]]] = []
+        for fact in json_pairs(self.draw(rng), max(3, length // 24)):
+            entry = self.encode(f"{joint if len(body) > 1 else ''}{fact.statements[0]}")
+            is_asked = rng.random() < share or not asked
+            question, answer = self.question(rng, fact) if is_asked else ([], [])
+            room -= len(entry) + len(question) + len(answer)
+            if room < 0:
+                room += len(entry) + len(question) + len(answer)
+                break
+            body += entry
+            if is_asked:
+                asked.append((question, answer))
+        rng.shuffle(asked)
+        return _with_questions([self.begin, *self.book(rng, room), *body, *close], asked)
 
     def question(self, rng: Random, fact: Fact) -> tuple[list[int], list[int]]:
         """Ids of the prompt's tail and of the answer with its end token."""
         tail = f"\n\nQuestion: {fact.question}\nAnswer:"
         form = rng.random()
-        if fact.prefix and form < 0.12:
+        if fact.prefix and form < 0.2:
             tail = f"{tail} {fact.prefix}"
-        elif fact.prefix and form < 0.18:
+        elif fact.prefix and form < 0.24:
             tail = f"\n\n{fact.question} {fact.prefix}"
         return self.encode(tail), [*self.encode(f" {fact.answer}"), self.end]
 
-    def hidden(self, rng: Random, told: list[list[int]], room: int, has_passkey: bool) -> list[int]:
-        """`told` spread over `room` tokens of filler, between sentences more often than not."""
+    def hidden(
+        self, rng: Random, told: Sequence[Sequence[list[int]]], room: int, has_passkey: bool = False
+    ) -> list[int]:
+        """The statements of each fact of `told`, in their order, spread over `room` tokens of
+        filler, between sentences more often than not."""
         if has_passkey and rng.random() < 0.5:
             unit = rng.choice(self.grass)
             filler = (unit * (room // len(unit) + 1))[:room]
             ends = list(range(len(unit), room, len(unit)))
         else:
-            start = rng.randrange(len(self.corpus.ids) - room)
-            filler = self.corpus.ids[start : start + room].tolist()
-            low, high = np.searchsorted(self.corpus.sentence_ends, [start, start + room])
-            ends = (self.corpus.sentence_ends[low:high] - start).tolist()
+            filler, ends = self.filler(rng, room)
         if not ends or rng.random() < 0.2:
             ends = list(range(room + 1))
-        cuts = sorted(rng.choice(ends) for _ in told)
+        # Whose statement stands at each place; a fact's own statements keep their order.
+        places = [number for number, statements in enumerate(told) for _ in statements]
+        rng.shuffle(places)
+        following = [iter(statements) for statements in told]
+        cuts = sorted(rng.choice(ends) for _ in places)
         ids: list[int] = []
-        for before, cut, statement in zip([0, *cuts], cuts, told, strict=False):
-            ids += filler[before:cut] + statement
+        for before, cut, number in zip([0, *cuts], cuts, places, strict=False):
+            ids += filler[before:cut] + next(following[number])
         return ids + filler[cuts[-1] :]
+
+    def filler(self, rng: Random, room: int) -> tuple[list[int], list[int]]:
+        """`room` tokens of a book, and where in them sentences end."""
+        start = rng.randrange(len(self.corpus.ids) - room)
+        low, high = np.searchsorted(self.corpus.sentence_ends, [start, start + room])
+        ends = (self.corpus.sentence_ends[low:high] - start).tolist()
+        return self.corpus.ids[start : start + room].tolist(), ends
+
+
+def _with_questions(
+    ids: list[int], asked: Sequence[tuple[list[int], list[int]]]
+) -> tuple[list[int], list[bool]]:
+    mask = [False] * len(ids)
+    for question, answer in asked:
+        ids = ids + question + answer
+        mask += [False] * len(question) + [True] * len(answer)
+    return ids, mask

@@ -1,110 +1,147 @@
 """Measure an exported model: `python -m training.evaluate --corpus DIR --model presets/pocket`.
 
-Up to the trained length the plain transformers model answers with full attention; beyond it the
-engine reads through its memory. Documents come from books that training never saw. Prints JSON.
+Documents come from books that training never saw and are read through the engine, by each memory
+policy that is named. Prints JSON; with --output also after every row, so that a run that is cut
+short keeps what it measured.
 """
 
 import argparse
 import json
+import lzma
+import sys
 import time
+from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from random import Random
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
-from transformers import PreTrainedTokenizerFast as Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from infllm.engine import Engine, load
 from training.corpus import Corpus, held_out_books
 from training.data import Sampler
-from training.skills import SKILLS, bits_per_byte, skill_accuracy
+from training.examination import KINDS, Mark, definition_documents, examine, summary
+from training.skills import bits_per_byte
 
 SEED = "evaluation"
-QUESTIONS = 4  # asked of each document read through the memory
+DOCUMENTS = {2048: 40, 4096: 40, 65536: 10, 1048576: 2}
 
 
-def short_lengths(
-    model: LlamaForCausalLM, sampler: Sampler, lengths: list[int], samples: int
-) -> list[dict]:
-    """Share of answers right at each length, every token of an answer by greedy choice."""
-    rows = []
-    for length in lengths:
-        row: dict = {"length": length, "attention": "full"}
-        for skill in SKILLS:
-            share, _ = skill_accuracy(model, sampler, skill, length, samples, SEED)
-            row[skill] = round(share, 4)
-        rows.append(row)
-    return rows
+@dataclass(frozen=True)
+class Row:
+    """What one policy reached at one length."""
+
+    length: int
+    policy: str
+    seconds: float
+    skills: dict[str, dict]
 
 
-def long_lengths(
-    model: Path, tokenizer: Tokenizer, sampler: Sampler, lengths: list[int], samples: int
-) -> list[dict]:
-    """Share of answers right when documents are read through the engine's memory."""
-    from infllm.engine import load
+def row(
+    engine: Engine,
+    sampler: Sampler,
+    books: dict[str, str],
+    length: int,
+    documents: int,
+    policy: str,
+    seed: str = SEED,
+    overrides: dict | None = None,
+    kinds: tuple[str, ...] = (*KINDS, "definitions"),
+    wrong: list[Mark] | None = None,
+) -> Row:
+    """Examine `documents` documents of each kind. Wrong answers are added to `wrong`."""
+    began = time.perf_counter()
+    settings = {**(overrides or {}), "type": policy}
+    marks: list[Mark] = []
+    for kind in kinds:
+        if kind == "definitions":
+            found = [
+                document
+                for book in books.values()
+                for document in definition_documents(sampler, book, length)
+            ]
+            if length > 2**18:  # books are not so long
+                found = []
+        else:
+            rngs = [Random(f"{seed}-{kind}-{length}-{index}") for index in range(documents)]
+            found = (KINDS[kind](sampler, rng, length) for rng in rngs)
+        for number, document in enumerate(found):
+            marks += examine(engine, sampler, document, number, settings)
+        print(f"{length} {policy} {kind}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    if wrong is not None:
+        wrong += [mark for mark in marks if mark.score < 1]
+    seconds = round(time.perf_counter() - began, 1)
+    return Row(length, policy, seconds, summary(marks, Random(seed)))
 
-    engine = load("pocket", overrides={"model.path": str(model)})
-    rows = []
-    for length in lengths:
-        row: dict = {"length": length, "attention": "inf-llm"}
-        began = time.perf_counter()
-        for skill in SKILLS:
-            outcomes = []
-            for index in range(samples):
-                rng = Random(f"{SEED}-{skill}-{length}-{index}")
-                facts = SKILLS[skill](sampler.draw(rng))
-                session = engine.session()
-                session.read(_long_document(sampler, rng, length, facts))
-                session.end()
-                for fact in facts[:QUESTIONS]:
-                    child = session.fork()
-                    child.read(sampler.encode(f"\n\nQuestion: {fact.question}\nAnswer:"))
-                    ids = [token.id for token in child.generate(max_new_tokens=24)]
-                    answer = tokenizer.decode(ids, skip_special_tokens=True).strip()
-                    outcomes.append(answer == fact.answer)
-            row[skill] = round(sum(outcomes) / len(outcomes), 4)
-        row["seconds"] = round(time.perf_counter() - began, 1)
-        rows.append(row)
-    return rows
 
-
-def _long_document(sampler: Sampler, rng: Random, length: int, facts: list) -> list[int]:
-    told = [sampler.encode(f" {fact.statement}") for fact in facts]
-    room = length - 1 - sum(map(len, told))
-    return [sampler.begin, *sampler.hidden(rng, told, room, has_passkey=False)]
+def compression(model: Path, books: dict[str, str]) -> dict:
+    """Bits per byte of the held-out books by the model at its trained length, and by xz -9e."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    texts = [text.encode() for text in books.values()]
+    packed = sum(len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) for text in texts)
+    return {
+        "bits_per_byte": {
+            str(length): round(bits_per_byte(plain, tokenizer, books, length, samples=64), 4)
+            for length in (512, 1024, 2048)
+        },
+        "xz_bits_per_byte": round(8 * packed / sum(map(len, texts)), 4),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="folder of *.txt books")
     parser.add_argument("--model", type=Path, required=True, help="exported model")
-    parser.add_argument("--lengths", type=int, nargs="*", default=[256, 512, 1024])
-    parser.add_argument("--samples", type=int, default=100, help="documents a skill and length")
-    parser.add_argument("--long-lengths", type=int, nargs="*", default=[])
-    parser.add_argument("--long-samples", type=int, default=10)
+    parser.add_argument(
+        "--rows", nargs="*", metavar="LENGTH:POLICY[:DOCUMENTS]",
+        default=["2048:origin", "2048:inf-llm", "4096:inf-llm", "65536:inf-llm",
+                 "65536:stream-lm", "65536:infinite-lm", "1048576:inf-llm"],
+    )  # fmt: skip
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the preset")
+    parser.add_argument("--kinds", nargs="*", default=[*KINDS, "definitions"])
+    parser.add_argument("--seed", default=SEED, help="another one draws other documents")
+    parser.add_argument("--no-books", action="store_true", help="leave out bits per byte")
+    parser.add_argument("--wrong", type=Path, help="file for the wrong answers, one a line")
+    parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
     books = held_out_books(args.corpus)
     if not books:
         parser.error(f"none of the held-out books is in {args.corpus}")
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
     sampler = Sampler(Corpus.build(books, tokenizer), tokenizer)
-    result = {
-        "schema": 1,
-        "command": "training.evaluate",
-        "model": str(args.model),
-        "samples": args.samples,
-        "bits_per_byte": {
-            str(length): round(bits_per_byte(model, tokenizer, books, length, samples=64), 4)
-            for length in args.lengths
-        },
-        "skills": short_lengths(model, sampler, args.lengths, args.samples),
-    }
-    if args.long_lengths:
-        result["skills"] += long_lengths(
-            args.model, tokenizer, sampler, args.long_lengths, args.long_samples
-        )
-    print(json.dumps(result, indent=2))
+    overrides = dict(setting.split("=", 1) for setting in args.set)
+    engine = load("pocket", overrides={"model.path": str(args.model)})
+    report = {
+        "schema": 2, "command": "training.evaluate", "date": date.today().isoformat(),
+        "torch": torch.__version__, "model": str(args.model), "seed": args.seed,
+        "set": overrides,
+    }  # fmt: skip
+    if not args.no_books:
+        report |= compression(args.model, books)
+    report["rows"] = []
+    wrong: list[Mark] = []
+    for spec in args.rows:
+        size, policy, *count = spec.split(":")
+        length = int(size)
+        documents = int(count[0]) if count else DOCUMENTS.get(length, 5)
+        done = row(
+            engine, sampler, books, length, documents, policy, args.seed, overrides,
+            tuple(args.kinds), wrong,
+        )  # fmt: skip
+        report["rows"].append(asdict(done))
+        if args.output:
+            args.output.write_text(json.dumps(report, indent=1) + "\n")
+    if args.wrong:
+        lines = [
+            json.dumps({"skill": m.question.skill, "question": m.question.fact.question,
+                        "wanted": m.question.fact.answer, "said": m.said})
+            for m in wrong
+        ]  # fmt: skip
+        args.wrong.write_text("\n".join(lines) + "\n")
+    print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

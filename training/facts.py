@@ -1,6 +1,7 @@
 """Facts to plant in a document and to ask about: every key and value is drawn fresh."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -16,18 +17,51 @@ PASSKEY_NEEDLE = "The pass key is {key}. Remember it. {key} is the pass key."
 PASSKEY_QUESTION = "What is the pass key?"
 PASSKEY_PREFIX = "The pass key is"
 
+SUMMARY_QUESTION = "What is a summary of the text above?"
+
+NUMBER_NEEDLE = "The {name} is {digits}. Remember it. {digits} is the {name}."
+
 MAGIC_NEEDLE = "One of the special magic numbers for {key} is: {value}."
 MAGIC_QUESTION = "What is the special magic number for {key} mentioned in the provided text?"
+MAGIC_PREFIX = "The special magic number for {key} mentioned in the provided text is"
+MAGICS_QUESTION = "What are all the special magic numbers for {key} mentioned in the provided text?"
+MAGICS_PREFIX = "The special magic numbers for {key} mentioned in the provided text are"
+
+
+NOT_SAID = "The document does not say."
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A sentence, a question it answers, the answer, and the start of an answer in full."""
+    """What a document states, a question about it and the answer.
 
-    statement: str
+    statements: sentences in the order in which the document tells them; none if it does not say.
+    prefix: the start of an answer in full. values: what a right answer holds, where an answer is
+    a list; empty: the answer itself.
+    """
+
+    statements: tuple[str, ...]
     question: str
     answer: str
     prefix: str = ""
+    values: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.values or (self.answer,)
+
+
+def unsaid(fact: Fact) -> Fact:
+    """The same question about a document that lacks the statement."""
+    return Fact((), fact.question, NOT_SAID)
+
+
+def quoted(fact: Fact) -> Fact:
+    """Asks for the sentence instead of the answer in it."""
+    return Fact(
+        fact.statements, f"Quote the sentence that answers this: {fact.question}",
+        fact.statements[-1],
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,10 +71,18 @@ class Draw:
     rng: Random
     words: list[str]
     names: list[str]
+    defined: list[tuple[str, str]]  # what sentences of real books define, and the sentences
 
     def digits(self, low: int = 3, high: int = 7) -> str:
         count = self.rng.randint(low, high)
         return str(self.rng.randint(10 ** (count - 1), 10**count - 1))
+
+    def run_of_digits(self) -> str:
+        return str(self.rng.randint(0, 9)) * self.rng.choice([1, 1, 1, 2, 2, 3, 4])
+
+    def hexadecimal(self, *groups: int) -> str:
+        """Groups of random hexadecimal digits: hexadecimal(8, 4) is like "3f9a2c71-b04e"."""
+        return "-".join("".join(self.rng.choices("0123456789abcdef", k=n)) for n in groups)
 
     def word(self) -> str:
         return self.rng.choice(self.words)
@@ -97,6 +139,9 @@ class Draw:
             return self.rng.choice(_ATTRIBUTES)
         return f"{self.word()} {self.rng.choice(['code', 'number', 'key', 'count', 'mark'])}"
 
+    def magic_key(self) -> str:
+        return f"{self.word()}-{self.word()}" if self.rng.random() < 0.7 else self.word()
+
     def value(self) -> str:
         kinds: list[Callable[[], str]] = [self.digits] * 6 + [self.code, self.word, self.amount]
         return self.rng.choice(kinds)()
@@ -146,20 +191,77 @@ _ROLES = [
 
 def passkey(draw: Draw) -> Fact:
     key = draw.digits(5, 5) if draw.rng.random() < 0.6 else draw.digits()
-    return Fact(PASSKEY_NEEDLE.format(key=key), PASSKEY_QUESTION, key, PASSKEY_PREFIX)
+    return Fact((PASSKEY_NEEDLE.format(key=key),), PASSKEY_QUESTION, key, PASSKEY_PREFIX)
+
+
+def number_string(draw: Draw, count: int) -> list[Fact]:
+    """Ten digits of few kinds, in runs, told apart from others like it by what they are called."""
+    names = ["sequence of digits", *(f"{draw.word()} sequence" for _ in range(count - 1))]
+    facts = []
+    for name in names:
+        digits = "".join(draw.run_of_digits() for _ in range(10))[:10]
+        statement = NUMBER_NEEDLE.format(name=name, digits=digits)
+        facts.append(Fact((statement,), f"What is the {name}?", digits, f"The {name} is"))
+    return facts
 
 
 def magic_numbers(draw: Draw, count: int) -> list[Fact]:
     """RULER's needles: one form, told apart only by a key of two words."""
-    digits = draw.rng.choice([4, 5, 6, 7, 7, 7])
+    needles = _needles(draw, count)
+    return [
+        Fact(
+            (statement,), MAGIC_QUESTION.format(key=key), value, MAGIC_PREFIX.format(key=key)
+        )
+        for key, value, statement in needles
+    ]  # fmt: skip
+
+
+def multi_value(draw: Draw, count: int) -> list[Fact]:
+    """RULER's needles with several values under one key; every fact asks for all of its key's."""
     facts = []
     for _ in range(count):
-        key = f"{draw.word()}-{draw.word()}" if draw.rng.random() < 0.7 else draw.word()
-        value = draw.digits(digits, digits)
-        statement = MAGIC_NEEDLE.format(key=key, value=value)
-        prefix = f"The special magic number for {key} mentioned in the provided text is"
-        facts.append(Fact(statement, MAGIC_QUESTION.format(key=key), value, prefix))
+        wanted = draw.rng.randint(2, 4)
+        key = draw.magic_key()
+        needles = _needles(draw, wanted, key)
+        facts.append(_magic_list(key, needles))
     return facts
+
+
+def multi_query(draw: Draw, count: int) -> list[Fact]:
+    """RULER's needles asked for by two to four keys at once."""
+    facts = []
+    for _ in range(count):
+        needles = _needles(draw, draw.rng.randint(2, 4))
+        facts.append(_magic_list(_listed([key for key, _, _ in needles]), needles))
+    return facts
+
+
+def _needles(draw: Draw, count: int, key: str | None = None) -> list[tuple[str, str, str]]:
+    """Key, value and statement of `count` needles, under one key or one each."""
+    digits = draw.rng.choice([4, 5, 6, 7, 7, 7])
+    needles = []
+    for _ in range(count):
+        name, value = key or draw.magic_key(), draw.digits(digits, digits)
+        needles.append((name, value, MAGIC_NEEDLE.format(key=name, value=value)))
+    return needles
+
+
+def _magic_list(key: str, needles: list[tuple[str, str, str]]) -> Fact:
+    values = tuple(value for _, value, _ in needles)
+    return Fact(
+        tuple(statement for _, _, statement in needles),
+        MAGICS_QUESTION.format(key=key),
+        _listed(values),
+        MAGICS_PREFIX.format(key=key),
+        values,
+    )
+
+
+def _listed(items: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b, and c"."""
+    if len(items) <= 2:
+        return " and ".join(items)
+    return f"{', '.join(items[:-1])}, and {items[-1]}"
 
 
 # {a} attribute, {t} the thing with its article (or a person), {b} the bare thing, {v} value.
@@ -223,7 +325,7 @@ def attributes(draw: Draw, count: int) -> list[Fact]:
                  "T": _sentence(full), "v": kind()}  # fmt: skip
         facts.append(
             Fact(
-                (form or rng.choice(_ATTRIBUTE_FORMS)).format(**parts),
+                ((form or rng.choice(_ATTRIBUTE_FORMS)).format(**parts),),
                 rng.choice(_ATTRIBUTE_QUESTIONS).format(**parts),
                 parts["v"],
                 f"The {a} of {full} is",
@@ -299,6 +401,135 @@ def relations(draw: Draw, count: int) -> list[Fact]:
         }  # fmt: skip
         question, answer = rng.choice(questions)
         facts.append(
-            Fact(rng.choice(statements).format(**slots), question.format(**slots), slots[answer])
+            Fact(
+                (rng.choice(statements).format(**slots),),
+                question.format(**slots),
+                slots[answer],
+            )
         )
     return facts
+
+
+# What was so at first, what may have come between, and what holds in the end.
+_FIRST = ["The {a} of the {t} is {v}.", "At first the {a} of the {t} was {v}.",
+          "The {a} of the {t} was set to {v}.", "The {a} of the {t} used to be {v}."]  # fmt: skip
+_BETWEEN = ["For a while the {a} of the {t} was {v}.", "Then the {a} of the {t} was {v}."]
+_LAST = ["The {a} of the {t} has been changed to {v}.", "The {a} of the {t} is now {v}.",
+         "The new {a} of the {t} is {v}.", "Since then the {a} of the {t} is {v}.",
+         "In the end the {a} of the {t} was changed to {v}."]  # fmt: skip
+_LATEST_QUESTIONS = ["What is the {a} of the {t} now?", "What is the current {a} of the {t}?",
+                     "What is the latest {a} of the {t}?", "What is the {a} of the {t}?",
+                     "What is the new {a} of the {t}?"]  # fmt: skip
+
+
+def latest(draw: Draw, count: int) -> list[Fact]:
+    """Facts that change as the document goes on: the last statement counts."""
+    rng = draw.rng
+    attribute = draw.attribute()
+    facts = []
+    for thing in dict.fromkeys(draw.thing() for _ in range(count)):
+        forms = [rng.choice(_FIRST), rng.choice(_LAST)]
+        if rng.random() < 0.3:
+            forms.insert(1, rng.choice(_BETWEEN))
+        values = [draw.digits(2, 6) for _ in forms]
+        statements = tuple(
+            form.format(a=attribute, t=thing, v=value)
+            for form, value in zip(forms, values, strict=True)
+        )
+        question = rng.choice(_LATEST_QUESTIONS).format(a=attribute, t=thing)
+        facts.append(Fact(statements, question, values[-1]))
+    return facts
+
+
+# Two statements joined by a person or a thing that the question does not name, and the question.
+_HOPS = [
+    ("The {r} of the {t} is {p}.", "{p} lives in {c}.", "Where does the {r} of the {t} live?", "c"),
+    ("The {r} of the {t} is {p}.", "{p} was born in {c}.",
+     "Where was the {r} of the {t} born?", "c"),
+    ("The {r} of the {t} is {p}.", "The badge number of {p} is {n}.",
+     "What is the badge number of the {r} of the {t}?", "n"),
+    ("The {t} is owned by {p}.", "The phone number of {p} is {n}.",
+     "What is the phone number of the owner of the {t}?", "n"),
+    ("The {t} is kept in the {T}.", "The door code of the {T} is {n}.",
+     "What is the door code of the place where the {t} is kept?", "n"),
+    ("The {t} was built by {p}.", "{p} came from {c}.",
+     "Where did the builder of the {t} come from?", "c"),
+]  # fmt: skip
+
+
+def two_hop(draw: Draw, count: int) -> list[Fact]:
+    """Answers that take two statements, the second found by what the first says."""
+    rng = draw.rng
+    hop = rng.choice(_HOPS) if rng.random() < 0.5 else None
+    facts = []
+    for _ in range(count):
+        first, second, question, slot = hop or rng.choice(_HOPS)
+        slots = {
+            "r": rng.choice(_ROLES), "t": draw.thing(), "T": draw.thing(), "p": draw.person(),
+            "c": draw.name(), "n": draw.digits(3, 6),
+        }  # fmt: skip
+        statements = (first.format(**slots), second.format(**slots))
+        if rng.random() < 0.5:
+            statements = statements[::-1]
+        facts.append(Fact(statements, question.format(**slots), slots[slot]))
+    return facts
+
+
+def report(draw: Draw) -> Fact:
+    """A few statements among much else, and all of them as the summary."""
+    facts = relations(draw, draw.rng.randint(1, 3))
+    statements = tuple(fact.statements[0] for fact in facts)
+    return Fact(statements, SUMMARY_QUESTION, " ".join(statements), values=statements)
+
+
+# Shapes of keys and values, most of them UUID-like.
+_JSON_SHAPES: list[Callable[[Draw], str]] = [
+    *[lambda draw: draw.hexadecimal(8, 4)] * 5,
+    lambda draw: draw.hexadecimal(8),
+    lambda draw: draw.hexadecimal(12),
+    lambda draw: draw.hexadecimal(8, 4, 4, 4, 12),
+    lambda draw: draw.digits(5, 9),
+    lambda draw: f"{draw.word()}_{draw.word()}",
+]
+_JSON_QUESTIONS = [
+    'What is the value of the key "{key}"?',
+    'What is the value for the key "{key}" in the JSON object?',
+    'Which value does "{key}" have?',
+]
+
+
+def json_pairs(draw: Draw, count: int) -> list[Fact]:
+    """Entries of one JSON object, keys and values of one shape; the statement is the entry."""
+    rng = draw.rng
+    key_of = rng.choice(_JSON_SHAPES)
+    value_of = key_of if rng.random() < 0.7 else rng.choice(_JSON_SHAPES)
+    keys = dict.fromkeys(key_of(draw) for _ in range(count))
+    facts = []
+    for key in keys:
+        value = value_of(draw)
+        question = rng.choice(_JSON_QUESTIONS).format(key=key)
+        facts.append(Fact((f'"{key}": "{value}"',), question, f'"{value}"', f'"{key}":', (value,)))
+    return facts
+
+
+def definitions(draw: Draw, count: int) -> list[Fact]:
+    """Sentences of books that say what something is; most of them made to be about another word,
+    so that no answer can be known by heart."""
+    facts: dict[str, Fact] = {}
+    for subject, sentence in draw.rng.choices(draw.defined, k=count) if draw.defined else []:
+        if draw.rng.random() < 0.75:
+            other = draw.name() if subject[0].isupper() else draw.word()
+            if subject[0].isupper():
+                sentence = other + sentence[len(subject) :]
+            else:
+                sentence = re.sub(rf"(?i)\b{subject}\b", other, sentence, count=1)
+            subject = other
+        what = f"{_article(subject, draw.rng)}{subject}"
+        facts[subject] = Fact((sentence,), f"What is {what}?", sentence)
+    return list(facts.values())
+
+
+def _article(subject: str, rng: Random) -> str:
+    if subject[0].isupper() or rng.random() < 0.4:
+        return ""
+    return rng.choice(["the ", "an " if subject[0] in "aeiou" else "a "])

@@ -17,7 +17,7 @@ def pocket_config(vocab_size: int, begin: int, end: int, pad: int) -> LlamaConfi
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=64,
-        max_position_embeddings=1024,
+        max_position_embeddings=2048,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         tie_word_embeddings=True,
         bos_token_id=begin,
@@ -70,16 +70,37 @@ def _attention(
 def _two_distance_attention(
     q_near: Tensor, k_near: Tensor, q_far: Tensor, k: Tensor, v: Tensor, window: int
 ) -> Tensor:
-    """[B, H, T, D]: one softmax over keys nearer than `window` (rotated) and all older ones."""
+    """[B, H, T, D]: one softmax over keys nearer than `window` (rotated) and all older ones.
+
+    Goes by blocks of `window` queries: each sees its own block and the one before it near, and
+    all blocks before its own far.
+    """
     batch, heads, length, dim = q_near.shape
     kv_heads = k.shape[1]
-    # Query heads that share a key-value head become rows of one matrix product.
-    shape = (batch, kv_heads, heads // kv_heads * length, dim)
-    near = q_near.reshape(shape) @ k_near.transpose(-1, -2)
-    far = q_far.reshape(shape) @ k.transpose(-1, -2)
-    index = torch.arange(length, device=k.device)
-    distance = (index[:, None] - index[None, :]).repeat(heads // kv_heads, 1)  # [G*T, T]
-    scores = torch.where(distance >= window, far, near)
-    scores = scores.masked_fill(distance < 0, float("-inf"))
-    weights = torch.softmax(scores.float() * dim**-0.5, dim=-1).to(v.dtype)
-    return (weights @ v).view(batch, heads, length, dim)
+    group = heads // kv_heads
+
+    def rows(q: Tensor) -> Tensor:
+        """Query heads that share a key-value head become rows of one matrix product."""
+        return q.reshape(batch, kv_heads, -1, dim)
+
+    blocks = []
+    for start in range(0, length, window):
+        stop = min(start + window, length)
+        low = max(0, start - window + 1)
+        queries = torch.arange(start, stop, device=k.device)[:, None]
+        keys = torch.arange(low, stop, device=k.device)
+        distance = (queries - keys).repeat(group, 1)
+        near = rows(q_near[:, :, start:stop]) @ k_near[:, :, low:stop].transpose(-1, -2)
+        near = near.masked_fill((distance < 0) | (distance >= window), float("-inf"))
+        older = stop - window  # keys before this one are far for the block's last query
+        if older > 0:
+            far = rows(q_far[:, :, start:stop]) @ k[:, :, :older].transpose(-1, -2)
+            is_near = queries - torch.arange(low, older, device=k.device) < window
+            far[..., low:].masked_fill_(is_near.repeat(group, 1), float("-inf"))
+            near = torch.cat([far, near], dim=-1)
+        weights = torch.softmax(near * dim**-0.5, dim=-1, dtype=torch.float32).to(v.dtype)
+        out = weights[..., max(older, 0) :] @ v[:, :, low:stop]
+        if older > 0:
+            out = out + weights[..., :older] @ v[:, :, :older]
+        blocks.append(out.view(batch, heads, stop - start, dim))
+    return torch.cat(blocks, dim=2)

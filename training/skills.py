@@ -1,7 +1,6 @@
 """What the model can do, measured: exact answers to planted facts, and bits per byte of books."""
 
 import math
-from collections.abc import Callable
 from random import Random
 
 import numpy as np
@@ -9,16 +8,15 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from training.data import Sampler
-from training.facts import Draw, Fact, attributes, magic_numbers, passkey, relations
+from training.data import PLANTED, Sampler
 from training.model import hidden_states
 
-SKILLS: dict[str, Callable[[Draw], list[Fact]]] = {
-    "passkey": lambda draw: [passkey(draw)],
-    "magic": lambda draw: magic_numbers(draw, 4),
-    "attributes": lambda draw: attributes(draw, 4),
-    "relations": lambda draw: relations(draw, 4),
-}
+JSON = "json"
+# Kinds of facts in tests of four; "json" are whole documents of entries.
+SKILLS = (
+    "passkey", "number", "magic", "multi_value", "multi_query", "attributes", "relations",
+    "latest", "two_hop", "definitions", JSON,
+)  # fmt: skip
 
 
 @torch.no_grad()
@@ -58,7 +56,11 @@ def skill_accuracy(
     ids, answers = [], []
     for index in range(samples):
         rng = Random(f"{seed}-{skill}-{length}-{index}")
-        row, mask = sampler.document(rng, length, SKILLS[skill](sampler.draw(rng)))
+        if skill == JSON:
+            row, mask = sampler.json_document(rng, length)
+        else:
+            facts = PLANTED[skill](sampler.draw(rng), 4)
+            row, mask = sampler.document(rng, length, facts)
         ids.append(row)
         answers.append(mask)
     return answer_accuracy(model, np.array(ids), np.array(answers), window)

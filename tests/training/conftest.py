@@ -23,6 +23,9 @@ def _book(seed: int) -> str:
         body = [rng.choice(words) for _ in range(rng.randint(4, 9))]
         body.insert(2, rng.choice(names))
         sentences.append(" ".join([body[0].capitalize(), *body[1:]]) + ".")
+    for index in range(0, len(sentences), 50):
+        predicate = " ".join(rng.choice(words) for _ in range(8))
+        sentences[index] = f"The {rng.choice(words)} is a {predicate}."
     paragraphs = [" ".join(sentences[i : i + 5]) for i in range(0, len(sentences), 5)]
     return "\n\n".join(paragraphs)
 

@@ -1,13 +1,15 @@
 """Samples are seeded, of exact length, and hold the facts that they ask for."""
 
+import json
+import re
 from random import Random
 
 import numpy as np
 import pytest
 
-from training.corpus import HELD_OUT, training_books, unwrapped
-from training.data import ANSWER_WEIGHT, Mix, Sampler
-from training.facts import Draw, attributes, magic_numbers, passkey, relations
+from training.corpus import HELD_OUT, definitions_in, training_books, unwrapped
+from training.data import ANSWER_WEIGHT, PLANTED, TEXT_WEIGHT, Mix, Sampler
+from training.facts import NOT_SAID, passkey, unsaid
 
 
 @pytest.fixture(scope="module")
@@ -24,35 +26,95 @@ def test_the_same_seed_gives_the_same_batch(sampler):
     assert not np.array_equal(first.ids, other.ids)
 
 
+def spans(ids: np.ndarray, answers: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What stands before the first answer, and each answer, of one sample."""
+    edges = np.flatnonzero(np.diff(answers.astype(int), prepend=0, append=0))
+    return [(ids[: edges[0]], ids[a:b]) for a, b in edges.reshape(-1, 2)]
+
+
 @pytest.mark.parametrize("length", [128, 257, 1000])
-def test_a_document_asks_only_for_what_it_says(sampler, tokenizer, length):
-    batch = sampler.batch("seed", 12, length, Mix(repeats=0.0, questions=1.0))
+def test_a_document_answers_what_it_asks(sampler, tokenizer, length):
+    batch = sampler.batch("seed", 12, length, Mix(repeats=0.0, questions=0.6, json=0.4))
     assert batch.ids.shape == (12, length)
     assert (batch.ids[:, 0] == tokenizer.bos_token_id).all()
-    assert batch.answers.any(axis=1).sum() >= 10  # a fact too long for its sample is left out
+    assert batch.answers.any(axis=1).sum() >= 9  # a fact too long for its sample is left out
     assert (batch.weights[batch.answers] == ANSWER_WEIGHT).all()
     for ids, answers in zip(batch.ids, batch.answers, strict=True):
-        edges = np.flatnonzero(np.diff(answers.astype(int))) + 1
-        spans = np.split(ids, edges)[1::2]
-        document = tokenizer.decode(ids[: edges[0]] if len(edges) else ids)
-        for span in spans:
-            assert span[-1] == tokenizer.eos_token_id
-            assert tokenizer.decode(span[:-1]).strip() in document
+        for before, answer in spans(ids, answers):
+            assert answer[-1] == tokenizer.eos_token_id
+            said = tokenizer.decode(answer[:-1]).strip()
+            parts = re.split(r", and |, | and |(?<=\.) ", said) if said != NOT_SAID else []
+            # of a list every item; of a sentence with such words in it every part
+            assert all(part in tokenizer.decode(before) for part in parts)
 
 
-@pytest.mark.parametrize("kind", [magic_numbers, attributes, relations])
-def test_facts_of_one_document_are_drawn_fresh(corpus, kind):
-    draws = [Draw(Random(seed), corpus.words, corpus.names) for seed in range(40)]
-    statements = [fact.statement for draw in draws for fact in kind(draw, 4)]
-    assert len(set(statements)) > 0.95 * len(statements)
-    for draw in draws[:5]:
-        for fact in kind(draw, 6):
-            assert fact.answer in fact.statement
-            assert fact.answer not in fact.question
+def test_text_is_predicted_in_part_and_answers_always(sampler):
+    batch = sampler.batch("7", 8, 512, Mix(repeats=0.0, questions=1.0))
+    text = batch.weights[~batch.answers]
+    assert set(np.unique(text)) == {0.0, TEXT_WEIGHT}
+    assert 0.2 < (text > 0).mean() < 0.3
 
 
-def test_passkeys_are_of_three_to_seven_digits(corpus):
-    keys = [passkey(Draw(Random(seed), corpus.words, corpus.names)).answer for seed in range(300)]
+@pytest.mark.parametrize("kind", PLANTED)
+def test_facts_of_one_document_are_drawn_fresh(sampler, kind):
+    draws = [sampler.draw(Random(seed)) for seed in range(40)]
+    made = [fact for draw in draws for fact in PLANTED[kind](draw, 4)]
+    statements = [fact.statements for fact in made]
+    fresh = 0.5 if kind == "definitions" else 0.95  # a quarter of these are as in the book
+    assert len(set(statements)) > fresh * len(statements)
+    for fact in made:
+        assert all(any(part in said for said in fact.statements) for part in fact.parts)
+        assert not any(part in fact.question for part in fact.parts)
+
+
+def test_the_last_statement_of_a_changing_fact_counts(sampler):
+    rng = Random(3)
+    facts = PLANTED["latest"](sampler.draw(rng), 6)
+    told = [[sampler.encode(f" {s}") for s in fact.statements] for fact in facts]
+    text = sampler.core.decode(sampler.hidden(rng, told, 200))
+    for fact in facts:
+        places = [text.index(statement) for statement in fact.statements]
+        assert places == sorted(places)
+        assert fact.answer in fact.statements[-1]
+
+
+def test_what_is_not_said_is_not_in_the_document(sampler, tokenizer):
+    fact = unsaid(PLANTED["magic"](sampler.draw(Random(1)), 1)[0])
+    told = PLANTED["magic"](sampler.draw(Random(2)), 3)
+    ids, mask = sampler.document(Random(3), 800, [*told, fact])
+    answers = [
+        tokenizer.decode(answer[:-1]).strip() for _, answer in spans(np.array(ids), np.array(mask))
+    ]
+    assert sorted(answers) == sorted([*(f.answer for f in told), NOT_SAID])
+
+
+def test_a_json_document_is_json(sampler, tokenizer):
+    ids, mask = sampler.json_document(Random(1), 700)
+    before = spans(np.array(ids), np.array(mask))[0][0]
+    text = tokenizer.decode(before)
+    entries = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    assert len(entries) >= 5
+    for _, answer in spans(np.array(ids), np.array(mask)):
+        assert tokenizer.decode(answer[:-1]).strip().strip('"') in entries.values()
+
+
+def test_definitions_are_found_in_real_text():
+    text = (
+        "He sat down. A republic is a government in which the people rule by\n"
+        "those they choose. It is a thing of some\nuse to all who see it.\n\n"
+        "The Kirwin was a magistrate of some standing in the town. There is a way."
+    )
+    assert definitions_in(text) == [
+        (
+            "republic",
+            "A republic is a government in which the people rule by those they choose.",
+        ),
+        ("kirwin", "The Kirwin was a magistrate of some standing in the town."),
+    ]
+
+
+def test_passkeys_are_of_three_to_seven_digits(sampler):
+    keys = [passkey(sampler.draw(Random(seed))).answer for seed in range(300)]
     assert {len(key) for key in keys} == {3, 4, 5, 6, 7}
     assert len(set(keys)) > 280
 

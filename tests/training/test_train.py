@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from training.data import Mix
+from training.export import export
 from training.optim import orthogonalized
-from training.train import Phase, Trainer, phase_at, rate_at, run
+from training.skills import SKILLS
+from training.train import Phase, Trainer, phase_at, prepare, rate_at, run
 
 PHASES = (
     Phase(0.0, 48, 4, Mix(repeats=0.6, questions=0.2), 0.0, 48),
@@ -43,10 +45,25 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make):
         assert torch.equal(one, other)
 
 
+def test_a_run_may_start_from_an_exported_model(make, tokenizer, tmp_path):
+    first = make()
+    first.step(0.1)
+    export(first.model, tokenizer, tmp_path / "model")
+    second = make()
+    second.start_from(tmp_path / "model")
+    for one, other in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(one.bfloat16(), other.bfloat16())
+    corpus, start = tmp_path / "books", tmp_path / "model"
+    corpus.mkdir()
+    (corpus / "a.txt").write_text("A line of text. " * 2000, encoding="utf-8")
+    taken, _ = prepare(corpus, tmp_path / "out", start)
+    assert taken.get_vocab() == tokenizer.get_vocab()
+
+
 def test_evaluation_gives_shares(make, books):
     text = next(iter(books.values()))
     figures = make().evaluate(64, {"book": text})
-    assert set(figures) >= {"passkey", "magic", "attributes", "relations", "bits_per_byte"}
+    assert set(figures) == {*SKILLS, "bits_per_byte"}
     assert all(0 <= figures[name] <= 1 for name in ("passkey", "magic"))
     json.dumps(figures)
 
@@ -60,7 +77,7 @@ def test_the_rate_warms_up_and_falls():
     assert rates[0] < 0.1
     assert rates[30] == 1.0
     assert rates[100] == pytest.approx(0.02)
-    assert sorted(rates[50:], reverse=True) == rates[50:]
+    assert sorted(rates[40:], reverse=True) == rates[40:]
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 40), (1, 40, 16)])
