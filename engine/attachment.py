@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from infllm.engine.cache import SessionCache
 from infllm.engine.errors import UnsupportedCall, UnsupportedModel
-from infllm.engine.layer import Call, Layer
+from infllm.engine.layer import Call, Layer, Softmax
 from infllm.engine.policies import Policy
 from infllm.engine.probe import (
     PROBE_TOKENS,
@@ -249,6 +249,7 @@ def run_policy(
     Returns o [B, T, H, Dv] in q's dtype. Blocks of `policy.query_block` queries in order: what a
     block leaves in memory may be looked up by the next.
     """
+    policy.softmax = Softmax(scale, softcap, sink)
     policy.begin(q, k, v, call)
     n = q.shape[2]
     out = q.new_empty(q.shape[0], n, q.shape[1], v.shape[-1])

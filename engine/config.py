@@ -103,6 +103,10 @@ class ModelConfig(_Settings):
     repr_topk: Count = 4
     repr_score: Literal["mass", "dot"] = "mass"
     repr_heads: Literal["query", "group"] = "query"
+    # What lookups compare queries with: a mean vector of each unit, as published, or `keys`: a call
+    # of at most one block (a question, a decode step, a document's tail) ranks units by the
+    # attention mass that all their keys would receive. Longer calls use the mean vectors anyway.
+    unit_score: Literal["representatives", "keys"] = "representatives"
     far_position: Literal["capped", "exact"] = "capped"
     exc_block_size: Count = 512
     chunk_topk_calc: Count | None = None

@@ -49,6 +49,15 @@ class Rotary:
         return rotate(x, cos, sin, self.rope.layout)
 
 
+@dataclass(frozen=True, eq=False)
+class Softmax:
+    """How one layer turns products q.k into weights; the arguments of `attend`."""
+
+    scale: float
+    softcap: float | None = None
+    sink: Tensor | None = None  # [H]
+
+
 @dataclass
 class UnitUse:
     """Attention mass that the units of one layer received in one block of queries."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,13 +11,16 @@ from torch import Tensor
 
 from infllm.engine.block_cache import BlockCache
 from infllm.kernels.quantize import PLAIN, dequantize, quantize, storage_dtype
+from infllm.kernels.unit_mass import log_mass, unit_lse
 from infllm.kernels.unit_topk import unit_scores
 
 if TYPE_CHECKING:
     from infllm.engine.config import ModelConfig
-    from infllm.engine.layer import Layer
+    from infllm.engine.layer import Layer, Softmax
+    from infllm.kernels.rotate import Rope
 
 FIRST_SLAB, LARGEST_SLAB = 64, 4096  # units; a slab is never moved or copied once written
+LSE_VALUES = 2**24  # float32, of all units for some queries, held at once by a lookup by keys
 _slab_numbers = itertools.count()
 
 
@@ -123,6 +126,49 @@ class UnitStore:
             b, e, r, _ = query.shape
             return query.new_empty(b, e, r if per_head else 1, 0, dtype=torch.float32)
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
+
+    def log_masses(
+        self, q: Tensor, beside: Tensor, n: int, softmax: Softmax, groups: int,
+        rope: Rope | None = None, first: int = 0,
+    ) -> Tensor:  # fmt: skip
+        """Log of the attention mass that all keys of the first n units would receive.
+
+        q [B, H, T, D], rotated; beside [B, H, T], logsumexp of all else that it sees. With `rope`,
+        the keys are rotated, the first unit's first key at `first`. float32 [B, groups, n], see
+        `log_mass`. The keys stay where they are: on a GPU the queries come to the host.
+        """
+        host = torch.device("cpu")
+        q, beside = q.to(host), beside.to(host)
+        if rope is not None:
+            rope = replace(rope, freq=rope.freq.to(host))
+        b, h, _, _ = q.shape
+        size = max(1, LSE_VALUES // (b * h * n))  # queries at once
+        total: Tensor | None = None
+        for some, others in zip(q.split(size, dim=2), beside.split(size, dim=2), strict=True):
+            lse = self._lse(some, n, softmax, rope, first)
+            mass = log_mass(lse, others, groups)
+            total = mass if total is None else torch.logaddexp(total, mass)
+        assert total is not None
+        return total.to(self.device)
+
+    def _lse(self, q: Tensor, n: int, softmax: Softmax, rope: Rope | None, first: int) -> Tensor:
+        """float32 [B, H, T, n]: logsumexp over the keys of each of the first n units."""
+        out = q.new_empty(*q.shape[:3], n, dtype=torch.float32)
+        for view in self.views:
+            rows = slice(0, min(view.count, n - view.first))
+            if rows.stop <= 0:
+                break
+            scale = view.slab.scale
+            out[..., view.first : view.first + rows.stop] = unit_lse(
+                q,
+                view.slab.kv[rows, :, 0],
+                None if scale is None else scale[rows, :, 0],
+                softmax.scale,
+                softmax.softcap,
+                rope,
+                first + view.first * self.block_size,
+            )
+        return out
 
     def fetch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Bring units to the device's slots.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from torch import Tensor
 
+from infllm.engine.layer import Softmax
 from infllm.kernels.partial_attention import Part
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Policy(abc.ABC):
     def __init__(self, config: ModelConfig, layer: Layer) -> None:
         self.config = config
         self.layer = layer
+        self.softmax = Softmax(layer.head_dim**-0.5)  # of the call under way
         self.count = 0  # tokens taken in since the session's start
 
     @property

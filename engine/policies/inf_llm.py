@@ -14,6 +14,7 @@ from infllm.engine.layer import UnitUse
 from infllm.engine.policies.base import Policy
 from infllm.engine.units import UnitStore
 from infllm.kernels.partial_attention import Band, Part
+from infllm.kernels.unit_mass import dense_lse
 from infllm.kernels.unit_topk import top_units
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class InfLLM(Policy):
             raise ConfigError("model.faiss and model.perhead exclude each other", "choose one")
         if config.faiss and config.keep_units:
             raise ConfigError("model.faiss and model.keep_units exclude each other", "choose one")
+        if config.faiss and config.unit_score == "keys":
+            raise ConfigError(
+                "model.faiss and model.unit_score keys exclude each other", "choose one"
+            )
         self.units: UnitStore | None = None
         self.faiss: FaissIndex | None = None
         self.init_k: Tensor | None = None  # [B, Hkv, <= n_init, D], as stored: not rotated
@@ -103,7 +108,9 @@ class InfLLM(Policy):
         self._query = self._mean_queries()
         self._scored = self.units.n
         self._scores = None
-        if self.units.n > cfg.topk and self.faiss is None:
+        # All keys are read once a block: too slow for the many blocks of a document's chunk.
+        self._by_keys = cfg.unit_score == "keys" and t <= self.query_block
+        if self.units.n > cfg.topk and self.faiss is None and not self._by_keys:
             self._scores = self.units.scores(self._query, 0, self._scored, per_head=cfg.perhead)
 
     def _mean_queries(self) -> Tensor:
@@ -140,7 +147,18 @@ class InfLLM(Policy):
             origin = torch.tensor(-self._position(0), device=q.device) if exact else None
             init_k = self.init_k if exact else self.layer.rotary.at(self.init_k, 0)
             parts.append(Part(q_far, init_k, self.init_v, rope=rope, first=origin))
-        self._chosen = self._look_up(start, stop)
+        behind = []
+        waiting = self._past + stop - cfg.n_local  # tokens of _k that some query sees as far
+        if waiting > self._rest:
+            span = slice(self._rest, waiting)
+            k_far = self._k_near if exact else self._k_far
+            behind.append(
+                Part(
+                    q_far, k_far[:, :, span], self._v[:, :, span],
+                    band=Band(first - self._rest, cfg.n_local),
+                )
+            )  # fmt: skip
+        self._chosen = self._look_up(start, stop, [*parts, *behind])
         if self._chosen is not None:
             assert self.units is not None
             pages, table = self.units.fetch(self._chosen)
@@ -155,17 +173,7 @@ class InfLLM(Policy):
                     mass="page" if watched else None,
                 )
             )  # fmt: skip
-        waiting = self._past + stop - cfg.n_local  # tokens of _k that some query sees as far
-        if waiting > self._rest:
-            behind = slice(self._rest, waiting)
-            k_far = self._k_near if exact else self._k_far
-            parts.append(
-                Part(
-                    q_far, k_far[:, :, behind], self._v[:, :, behind],
-                    band=Band(first - self._rest, cfg.n_local),
-                )
-            )  # fmt: skip
-        return parts
+        return [*parts, *behind]
 
     def _position(self, index: int) -> int:
         """Position from the session's start of the token at `index` of _k."""
@@ -175,8 +183,11 @@ class InfLLM(Policy):
         """Position from the session's start of each unit's first token."""
         return units * self.config.block_size + self.config.n_init
 
-    def _look_up(self, start: int, stop: int) -> Tensor | None:
-        """Units that the block attends: int64 [B, G, n], or None while there are none."""
+    def _look_up(self, start: int, stop: int, beside: list[Part]) -> Tensor | None:
+        """Units that the block attends: int64 [B, G, n], or None while there are none.
+
+        `beside`: all else that it attends.
+        """
         cfg, units = self.config, self.units
         assert units is not None
         group = (cfg.chunk_topk_calc or 0) // self.query_block * self.query_block
@@ -195,7 +206,8 @@ class InfLLM(Policy):
         elif self.faiss is not None:
             chosen = self.faiss.search(self._query[:, block], k, n)
         else:
-            scores = self._block_scores(block, n)
+            by_keys = self._by_keys
+            scores = self._key_scores(beside, n) if by_keys else self._block_scores(block, n)
             if held is not None:
                 scores = scores.scatter(-1, held, float("inf"))
             chosen = top_units(scores, k)
@@ -223,6 +235,20 @@ class InfLLM(Policy):
             query = self._query[:, block : block + 1]
             fresh.append(self.units.scores(query, old, n, per_head=self.config.perhead)[:, 0])
         return fresh[0] if len(fresh) == 1 else torch.cat(fresh, dim=-1)
+
+    def _key_scores(self, beside: list[Part], n: int) -> Tensor:
+        """float32 [B, G, n] scores of the first n units for the call's only block, by all keys."""
+        cfg, rotary, how = self.config, self.layer.rotary, self.softmax
+        assert self.units is not None
+        groups = self._query.shape[2] if cfg.perhead else 1
+        others = dense_lse(beside, how.scale, how.softcap, how.sink)
+        if cfg.far_position == "exact":
+            first = cfg.n_init - self._position(0)
+            return self.units.log_masses(
+                self._q_near, others, n, how, groups, rope=rotary.rope, first=first
+            )
+        # What a rotation to position 0 would do to all keys (YaRN's scale), done to the queries.
+        return self.units.log_masses(rotary.at(self._q_far, 0), others, n, how, groups)
 
     def update(self, start: int, stop: int, masses: list[Tensor | None]) -> None:
         if masses[0] is not None:

@@ -43,6 +43,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"chunk_topk_calc": 16},
     {"kv_dtype": "int8"},
     {"far_position": "exact"},
+    {"unit_score": "keys"},
 ]
 named = pytest.mark.parametrize(
     "variant", VARIANTS, ids=lambda v: "-".join(f"{k}-{x}" for k, x in v.items())
