@@ -1,6 +1,6 @@
 """Try settings of the built-in model's preset on validation documents:
 
-`python -m training.sweep --corpus DIR --model presets/pocket preset unit_score=keys unit_score=keys,topk=8`
+`python -m training.sweep --corpus DIR --model presets/pocket preset topk=8`
 
 Each argument is one row: settings that differ from the preset's. Prints JSON lines.
 """
