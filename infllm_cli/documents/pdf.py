@@ -20,12 +20,14 @@ from infllm.cli.documents.pagetext import (
     vocabulary,
 )
 from infllm.cli.documents.worker import Worker, WorkerDied, WorkerTimeout
+from infllm.cli.text import plural
 
 Progress = Callable[[str, int, int], None]
 
 # Pages that keep one more process busy for longer than it takes to start.
 PAGES_PER_WORKER = {"pdfium": 400, "pypdf": 16}
 PAGES_NAMED = 8  # in a warning
+SPARSE_CHARS = 10  # a page with fewer, blanks not counted, has almost no text
 CHAPTER_CHARS = 200
 
 
@@ -87,6 +89,9 @@ def read_pdf(
     _warn(warnings, pages, labels, empty)
     if empty == count:
         raise _no_text(source, pages, count)
+    if not _looks_scanned(empty, count):  # else that was said
+        read = [text for index, text in enumerate(texts) if index not in pages.failed]
+        warnings += _sparse(read)
     outline = [(title, page) for title, page in structure["outline"] if 0 <= page < count]
     body = _assemble(source, texts, labels, outline)
     title = " ".join(normalize(structure["title"] or "").split())
@@ -211,8 +216,26 @@ def _warn(warnings: list[str], pages: _Pages, labels: list[str], empty: int) -> 
         warnings.append(f"hidden text ({reason}) was read: {_name(sorted(found), labels)}")
     without = empty - sum(not pages.texts[index].strip() for index in pages.failed)
     if without:
-        scanned = "; it looks scanned: run OCR, e.g. ocrmypdf" if empty * 2 > len(labels) else ""
-        warnings.append(f"no text on {empty} of {len(labels)} pages{scanned}")
+        scanned = _looks_scanned(empty, len(labels))
+        advice = "; it looks scanned: run OCR, e.g. ocrmypdf" if scanned else ""
+        warnings.append(f"no text on {empty} of {len(labels)} pages{advice}")
+
+
+def _looks_scanned(empty: int, count: int) -> bool:
+    return empty * 2 > count
+
+
+def _sparse(texts: list[str]) -> list[str]:
+    """A warning where most pages hold a few characters: what a scan has, a stamp or a number."""
+    lengths = [sum(not char.isspace() for char in text) for text in texts]
+    sparse = [length for length in lengths if length < SPARSE_CHARS]
+    if len(sparse) * 2 <= len(texts):
+        return []
+    of_all = "" if len(sparse) == len(texts) else f"{len(sparse)} of "
+    return [
+        f"almost no text: {plural(sum(sparse), 'character')} on {of_all}"
+        f"{plural(len(texts), 'page')}; it may be a scan: run OCR first, e.g. ocrmypdf"
+    ]
 
 
 def _name(indices: list[int], labels: list[str]) -> str:

@@ -76,6 +76,33 @@ def test_scanned_pages_are_counted(read) -> None:
     ]
 
 
+ADVICE = "; it may be a scan: run OCR first, e.g. ocrmypdf"
+
+
+@pytest.mark.parametrize(
+    ("pages", "warnings"),
+    [
+        (["p d f.js"], ["almost no text: 6 characters on 1 page" + ADVICE]),
+        (["1"], ["almost no text: 1 character on 1 page" + ADVICE]),
+        (["Page 1", "Page 2"], ["almost no text: 10 characters on 2 pages" + ADVICE]),
+        (["A cover sheet", "2", "3"], ["almost no text: 2 characters on 2 of 3 pages" + ADVICE]),
+        (["A cover sheet", "2"], []),
+        (["Hello, world!"], []),
+    ],
+)
+def test_almost_no_text_is_flagged_and_read(read, pages: list[str], warnings: list[str]) -> None:
+    document = read(pdf(pages))
+    assert document.warnings == warnings
+    assert pages[0] in document.text
+
+
+def test_few_empty_and_many_sparse_pages(read) -> None:
+    assert read(pdf(["", "2", "3"])).warnings == [
+        "no text on 1 of 3 pages",
+        "almost no text: 2 characters on 3 pages" + ADVICE,
+    ]
+
+
 def test_no_text_at_all(read) -> None:
     with pytest.raises(NoText, match="no text on 2 of 2 pages"):
         read(pdf(["", ""]))
@@ -158,7 +185,7 @@ for line in sys.stdin:
     answer = {
         "pdf_open": {"pages": int(sys.argv[1]), "backend": "pypdf", "extractor": "x"},
         "pdf_structure": {"labels": None, "outline": [], "title": None},
-        "pdf_page": {"text": f"text of {page}", "hidden": {}},
+        "pdf_page": {"text": f"the text of {page}", "hidden": {}},
     }[request["task"]]
     print(json.dumps(answer), flush=True)
 """
@@ -178,7 +205,7 @@ def test_pages_that_hang_or_crash_are_reported(bad_worker) -> None:
     limits = Limits(page_seconds=3)
     with Worker(limits) as child:
         document = read_pdf("/x", "x.pdf", limits=limits, worker=child)
-    assert document.text == "text of 0\n\ntext of 3"
+    assert document.text == "the text of 0\n\nthe text of 3"
     assert document.warnings == [
         "left out, for it took over 3 s: page 2",
         "left out, for it crashes the PDF reader: page 3",
