@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from infllm.engine.config import Config, ModelConfig, load_config
+from infllm.engine.device import device_name, dtype_name
 from infllm.engine.engine import Engine
 from infllm.engine.errors import ConfigError, EngineError, ModelNotFound, UnsupportedModel
 from infllm.engine.tokenizer import Tokenizer
@@ -49,36 +50,11 @@ def load(
     else:
         config = load_config(source, changes)
     settings = config.model
-    where = _device(settings.device)
-    dtype = _dtype(settings.dtype, where)
+    where = torch.device(device_name(settings.device))
+    dtype = DTYPES[dtype_name(settings.dtype, where.type)]
     tokenizer = _load_tokenizer(settings)
     model = _load_model(settings, where, dtype)
     return Engine(model, Tokenizer(tokenizer), config, check=check)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device {name}: this torch sees no CUDA device", "use --device cpu")
-    return torch.device(name)
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the device multiplies it natively, else float16 or float32.
-
-    A CPU without it would emulate bfloat16, slower than float32.
-    """
-    if name != "auto":
-        return DTYPES[name]
-    if device.type == "cpu":
-        return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
-
-def _cpu_has_bfloat16() -> bool:
-    has = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return has is not None and bool(has())
 
 
 def _load_tokenizer(settings: ModelConfig) -> Any:

@@ -4,11 +4,10 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tokenizers
-from transformers import PreTrainedTokenizerBase
 
 from infllm.engine.byte_bpe import (
     SPLITS_AT_WORDS,
@@ -20,27 +19,23 @@ from infllm.engine.byte_bpe import (
 )
 from infllm.engine.errors import UnsupportedModel
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 # The tokenizers library takes about 200 bytes a character, so long texts go in pieces.
 PIECE = 1 << 18
 _WORD_GAP = re.compile(r"[a-z](?= [a-z])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class Tokenizer:
-    """A transformers tokenizer, as the engine uses it.
+class TextTokenizer:
+    """A tokenizer.json, as far as plain text needs it; `Tokenizer` adds what prompts need.
 
     `encode` adds no special tokens and reads none: what a document spells like a control token
-    is text. Raises UnsupportedModel for a tokenizer without a tokenizer.json form.
+    is text. Free of torch and transformers.
     """
 
-    def __init__(self, hf: PreTrainedTokenizerBase) -> None:
-        core = getattr(hf, "backend_tokenizer", None)
-        if not isinstance(core, tokenizers.Tokenizer):
-            raise UnsupportedModel(
-                f"{type(hf).__name__} has no fast form",
-                "use a model folder with a tokenizer.json, or name one as model.tokenizer_path",
-            )
-        self.hf = hf
+    def __init__(self, core: tokenizers.Tokenizer) -> None:
         self._core = core
         spec = json.loads(core.to_str())
         plain = plain_spec(spec)
@@ -55,26 +50,6 @@ class Tokenizer:
         self.special_ids = frozenset(t["id"] for t in spec["added_tokens"] if t["special"])
         self._unknown_id = _unknown_id(spec)
         self._bytes = _token_bytes(spec)
-
-    @property
-    def bos_id(self) -> int | None:
-        """Id of the token that begins a text, None where the model knows none."""
-        return _id(self.hf.bos_token_id)
-
-    @property
-    def eos_id(self) -> int | None:
-        """Id of the token that ends a text, None where the model knows none."""
-        return _id(self.hf.eos_token_id)
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids, special and added tokens included."""
-        return len(self.hf)
-
-    @property
-    def adds_bos(self) -> bool:
-        """Whether the model's own tokenizer begins every text with BOS."""
-        return self.bos_id is not None and self._core.encode("a").ids[0] == self.bos_id
 
     @property
     def control_ids(self) -> frozenset[int]:
@@ -187,6 +162,43 @@ class Tokenizer:
         return found
 
 
+class Tokenizer(TextTokenizer):
+    """A transformers tokenizer, as the engine uses it.
+
+    Raises UnsupportedModel for a tokenizer without a tokenizer.json form.
+    """
+
+    def __init__(self, hf: "PreTrainedTokenizerBase") -> None:
+        core = getattr(hf, "backend_tokenizer", None)
+        if not isinstance(core, tokenizers.Tokenizer):
+            raise UnsupportedModel(
+                f"{type(hf).__name__} has no fast form",
+                "use a model folder with a tokenizer.json, or name one as model.tokenizer_path",
+            )
+        super().__init__(core)
+        self.hf = hf
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id of the token that begins a text, None where the model knows none."""
+        return _id(self.hf.bos_token_id)
+
+    @property
+    def eos_id(self) -> int | None:
+        """Id of the token that ends a text, None where the model knows none."""
+        return _id(self.hf.eos_token_id)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special and added tokens included."""
+        return len(self.hf)
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether the model's own tokenizer begins every text with BOS."""
+        return self.bos_id is not None and self._core.encode("a").ids[0] == self.bos_id
+
+
 class ByteStream:
     """Detokeniser of a byte-level vocabulary: holds back a character until it is whole."""
 
@@ -211,7 +223,7 @@ class WindowStream:
 
     MAX_HELD = 8  # ids without a whole character; four bytes make one, so more is no character
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
         self._told = 0  # ids of the window whose text was given

@@ -1,30 +1,44 @@
 """What a run will need, before its model is loaded: from the model's config.json."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infllm.cli.errors import ModelMissing
 
 if TYPE_CHECKING:
     from infllm.engine.config import Config
-    from infllm.engine.tokenizer import Tokenizer
+    from infllm.engine.tokenizer import TextTokenizer
 
-KV_OF_DTYPE = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
+KV_OF_DTYPE = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 # A rough guess, not calibrated: the part of a large matrix product's throughput that a whole
 # forward pass reaches; lookups, norms and memory traffic take the rest.
 EFFICIENCY = 0.4
+# The processor's bfloat16 instruction multiplies and adds twice as many numbers as the float32 one.
+BFLOAT16_SPEEDUP = 2.0
+
+
+class _Device(NamedTuple):
+    type: str
+
+
+class _Dtype(NamedTuple):
+    itemsize: int
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """Of one attention layer, what the engine's estimate looks at."""
+    """Of one attention layer, what the engine's estimate looks at.
+
+    Of device and dtype too: torch is not imported for their sake.
+    """
 
     n_heads: int
     n_kv_heads: int
     head_dim: int
-    device: Any  # torch.device
-    dtype: Any  # torch.dtype
+    device: _Device
+    dtype: _Dtype
     sliding_window: int | None
 
 
@@ -44,17 +58,21 @@ class Needs:
     device: str
 
 
-def load_tokenizer(config: "Config") -> "Tokenizer":
-    """The tokenizer of a configuration's model, without its weights.
+def load_tokenizer(config: "Config") -> "TextTokenizer":
+    """The tokenizer of a configuration's model, for text, without the model's weights.
 
     Raises:
         ModelMissing: it is not on this machine and could not be fetched.
     """
-    from transformers import AutoTokenizer
-
-    from infllm.engine.tokenizer import Tokenizer
+    from infllm.engine.tokenizer import TextTokenizer, Tokenizer
+    from infllm.engine.tokenizer_folder import read_tokenizer
 
     path = config.model.tokenizer_path or config.model.path
+    core = read_tokenizer(path)
+    if core is not None:
+        return TextTokenizer(core)
+    from transformers import AutoTokenizer
+
     try:
         return Tokenizer(AutoTokenizer.from_pretrained(path, revision=config.model.revision))
     except (OSError, ValueError) as error:
@@ -67,21 +85,23 @@ def load_tokenizer(config: "Config") -> "Tokenizer":
 def estimate_needs(config: "Config", tokens: int) -> Needs | None:
     """Memory and time of one reading; None when the model's config.json is not on this machine."""
     from infllm.engine.config_layers import read_model_config
+    from infllm.engine.device import device_name, dtype_name
     from infllm.engine.estimate import estimate
-    from infllm.engine.loading import _device, _dtype  # what loading itself would choose
 
     spec = read_model_config(config.model.path)
     if spec is None:
         return None
     spec = spec.get("text_config") or spec
-    device = _device(config.model.device)
-    dtype = _dtype(config.model.dtype, device)
+    device = device_name(config.model.device)
+    kind = device.partition(":")[0]
+    dtype = dtype_name(config.model.dtype, kind)
     if config.model.kv_dtype == "auto":
-        config = config.with_overrides({"kv_dtype": KV_OF_DTYPE[str(dtype)]})
-    shapes = _shapes(spec, device, dtype)
+        config = config.with_overrides({"kv_dtype": KV_OF_DTYPE[dtype]})
+    itemsize = 4 if dtype == "float32" else 2
+    shapes = _shapes(spec, _Device(kind), _Dtype(itemsize))
     memory = estimate(config.model, shapes, tokens)  # type: ignore[arg-type]
     parameters, work = _work(spec, shapes, config, tokens)
-    weights = parameters * dtype.itemsize
+    weights = parameters * itemsize
     speed = _matmul_speed(device, dtype)
     return Needs(
         tokens,
@@ -89,11 +109,11 @@ def estimate_needs(config: "Config", tokens: int) -> Needs | None:
         weights + memory.device_bytes,
         memory.host_bytes,
         work / (speed * EFFICIENCY),
-        str(device),
+        device,
     )
 
 
-def _shapes(spec: dict[str, Any], device: Any, dtype: Any) -> list[_Shape]:
+def _shapes(spec: dict[str, Any], device: _Device, dtype: _Dtype) -> list[_Shape]:
     heads = spec["num_attention_heads"]
     head_dim = spec.get("head_dim") or spec["hidden_size"] // heads
     kinds = spec.get("layer_types") or ["full_attention"] * spec["num_hidden_layers"]
@@ -147,15 +167,38 @@ def _keys(settings: Any, shape: _Shape, tokens: int) -> float:
     return min(tokens / 2, window)
 
 
-def _matmul_speed(device: Any, dtype: Any) -> float:
+def _matmul_speed(device: str, dtype: str) -> float:
     """Floating-point operations a second of a square matrix product, measured in a moment."""
+    from infllm.engine.device import cpu_has_bfloat16
+
+    if device == "cpu" and dtype == "float32":
+        return _numpy_speed()
+    if device == "cpu" and dtype == "bfloat16" and cpu_has_bfloat16():
+        return BFLOAT16_SPEEDUP * _numpy_speed()
+    return _torch_speed(device, dtype)
+
+
+def _numpy_speed() -> float:
+    """In float32 on the CPU. torch's is about the same, and its import takes two seconds."""
+    import numpy as np
+
+    side = 768
+    a = np.random.default_rng(0).standard_normal((side, side), dtype=np.float32)
+    return _speed(side, lambda: a @ a)
+
+
+def _torch_speed(device: str, dtype: str) -> float:
     import torch
 
-    side = 768 if device.type == "cpu" else 4096
-    a = torch.randn(side, side, device=device, dtype=dtype)
+    side = 768 if device == "cpu" else 4096
+    a = torch.randn(side, side, device=device, dtype=getattr(torch, dtype))
+    return _speed(side, lambda: (a @ a).sum().item())
+
+
+def _speed(side: int, multiply: Callable[[], object]) -> float:
     best = float("inf")
     for _ in range(4):
         started = time.perf_counter()
-        (a @ a).sum().item()
+        multiply()
         best = min(best, time.perf_counter() - started)
     return 2.0 * side**3 / best

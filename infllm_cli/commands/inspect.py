@@ -76,7 +76,8 @@ def report(
     with Spinner(out, "counting tokens"):
         tokenizer = load_tokenizer(config)
         counts = [len(tokenizer.encode(document.text)) for document in collection.documents]
-        total = len(tokenizer.encode(collection.text))
+        # The text of several has more: a line before each, and what merges across the seams.
+        total = counts[0] if len(counts) == 1 else len(tokenizer.encode(collection.text))
     needs = estimate_needs(config, total)
 
     table = Table(["source", "kind", "pages", "characters", "tokens"], text_columns=2)

@@ -1,12 +1,16 @@
 """`infllm inspect` and `--dry-run`: what would be read, without the model's weights."""
 
 import json
+import subprocess
+import sys
 
 import pytest
-import torch
 
 from infllm.cli import estimate
+from tests.cli.documents.make import pdf
 from tests.cli.fakes import FakeTokenizer
+
+measured_speed = estimate._matmul_speed
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +71,7 @@ def test_estimate_is_the_engines_own_for_the_memory():
 
     config = load_config("pocket", {"device": "cpu", "dtype": "float32"})
     needs = estimate.estimate_needs(config, 100_000)
-    shapes = [estimate._Shape(4, 2, 64, torch.device("cpu"), torch.float32, None)] * 4
+    shapes = [estimate._Shape(4, 2, 64, estimate._Device("cpu"), estimate._Dtype(4), None)] * 4
     expected = of_engine(config.model, shapes, 100_000)
     assert needs is not None
     assert needs.device_bytes - needs.weight_bytes == expected.device_bytes
@@ -76,3 +80,33 @@ def test_estimate_is_the_engines_own_for_the_memory():
     longer = estimate.estimate_needs(config, 200_000)
     assert longer is not None
     assert longer.seconds == pytest.approx(2 * needs.seconds, rel=0.3)
+
+
+def test_a_speed_is_measured_for_every_dtype():
+    for dtype in ("float32", "bfloat16", "float16"):
+        assert measured_speed("cpu", dtype) > 1e6
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["ask", "--dry-run"]], ids=["inspect", "ask"])
+def test_neither_torch_nor_transformers_is_imported_for_a_model_folder(folder, command):
+    question = ["What?"] if command[0] == "ask" else []
+    arguments = [command[0], str(folder), *question, *command[1:], "--device", "cpu"]
+    code = (
+        "import sys; from infllm.cli.main import run; "
+        f"assert run({arguments!r}) == 0; "
+        "print('heavy:', [m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "tokens with pocket" in done.stdout
+    assert "time: about " in done.stdout
+    assert done.stdout.endswith("heavy: []\n")
+
+
+def test_a_scan_is_told(infllm, tmp_path):
+    (tmp_path / "scan.pdf").write_bytes(pdf(["p. 1"]))
+    result = infllm("inspect", tmp_path / "scan.pdf", "--json")
+    assert result.code == 0
+    warning = "almost no text: 3 characters on 1 page; it may be a scan: run OCR first"
+    assert f"scan.pdf: {warning}" in result.raw_err
+    [told] = json.loads(result.out)["documents"][0]["warnings"]
+    assert told.startswith(warning)
