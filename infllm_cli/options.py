@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from infllm.cli.errors import UsageError
+from infllm.cli.tasks.lengths import parse_length
 
 Sources = Annotated[
     list[str] | None,
@@ -69,7 +70,10 @@ DryRun = Annotated[
 Budget = Annotated[
     int | None,
     typer.Option(
-        "--max-tokens", metavar="N", min=1, help="Refuse to read more tokens than this (exit 4)."
+        "--max-tokens",
+        metavar="N",
+        parser=parse_length,
+        help="Refuse to read more tokens than this, e.g. 1M (exit 4).",
     ),
 ]
 MaxNewTokens = Annotated[

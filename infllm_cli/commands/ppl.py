@@ -10,6 +10,7 @@ import typer
 from infllm.cli import options as opt
 from infllm.cli.output import Output
 from infllm.cli.tables import Table
+from infllm.cli.tasks.lengths import parse_length
 
 if TYPE_CHECKING:
     from infllm.cli.tasks.perplexity import Perplexity
@@ -24,7 +25,12 @@ def ppl(
     sources: opt.Sources = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option("--max-tokens", metavar="N", min=2, help="Score only the first N tokens."),
+        typer.Option(
+            "--max-tokens",
+            metavar="N",
+            parser=parse_length,
+            help="Score only the first N tokens, e.g. 32K or 1M.",
+        ),
     ] = None,
     policy: opt.Policies = None,
     bins: Annotated[
@@ -53,7 +59,7 @@ def ppl(
     \b
     Examples:
       infllm ppl corpus.txt
-      infllm ppl books/*.txt --max-tokens 100000 --policy inf-llm,stream-lm --plot curve.png
+      infllm ppl books/*.txt --max-tokens 128K --policy inf-llm,stream-lm --plot curve.png
     """
     from infllm.cli.plots import check_plot, draw_curves
     from infllm.cli.progress import Progress

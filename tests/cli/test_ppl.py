@@ -84,6 +84,14 @@ def test_a_cap_is_reported_as_truncated(infllm, fakes, book):
     assert "1,106 tokens left out (--max-tokens)\n" in result.err
 
 
+def test_max_tokens_as_people_write_them(infllm, book):
+    result = infllm("ppl", book, "--max-tokens", "0.5K", "--json")
+    assert json.loads(result.out)["tokens"] == 512
+    result = infllm("ppl", book, "--max-tokens", "many")
+    assert result.code == 2
+    assert "error: 'many' is not a length\nhint: write for example 4096, 32K or 1M\n" in result.err
+
+
 def test_curve_picture(infllm, fakes, book, tmp_path):
     pytest.importorskip("matplotlib", reason="the extra plot is not installed")
     picture = tmp_path / "curve.svg"
