@@ -104,12 +104,19 @@ class Session:
         for chunk in self._whole_chunks():
             self._forward(chunk)
 
-    def end(self) -> None:
-        """Close the segment: what waits goes through the model, and the grid starts anew."""
+    def end(self, units: bool = False) -> None:
+        """Close the segment: what waits goes through the model, and the grid starts anew.
+
+        With `units`, the first token of a `generate` that follows tells the units of this pass.
+        """
         self._refuse_broken()
         chunk = self._take_pending()
         if chunk:
-            self._forward(chunk)
+            self._watch_units = units
+            try:
+                self._forward(chunk)
+            finally:
+                self._watch_units = False
         self._offset = 0
 
     def _accept(self, ids: Iterable[int]) -> list[int]:
@@ -317,10 +324,10 @@ class Session:
         """
         sampler = Sampler(temperature, top_p, top_k, repetition_penalty, seed)
         stop = self.engine.eos_ids | frozenset(stop_ids or ())
-        self._watch_units = units
         began = time.perf_counter()
         try:
-            self.end()
+            self.end(units)
+            self._watch_units = units
             if self._last_logits is None:
                 raise UnsupportedCall("nothing has been read", "read a prompt before generating")
             for n in range(max_new_tokens):
@@ -352,6 +359,18 @@ class Session:
             for start, mass in total.items()
         ]
         return sorted(masses, key=lambda unit: -unit.mass)
+
+    def in_sight(self) -> list[tuple[int, int]]:
+        """Token ranges (start, stop), absolute and in order, that the next step attends without a
+        lookup in at least one layer: the initial tokens and the recent ones."""
+        merged: list[tuple[int, int]] = []
+        for start, stop in sorted({r for p in self.cache.policies.values() for r in p.in_sight()}):
+            start, stop = start + self.start, stop + self.start
+            if merged and start <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+            elif start < stop:
+                merged.append((start, stop))
+        return merged
 
     # ---- copies and counts ----------------------------------------------------------------------
 

@@ -50,6 +50,11 @@ class Policy(abc.ABC):
     def end(self) -> None:
         """Close the call: keep what the next one needs, drop the rest."""
 
+    @abc.abstractmethod
+    def in_sight(self) -> list[tuple[int, int]]:
+        """Token ranges (start, stop) that every query after `end` attends, units apart; positions
+        count from the session's start."""
+
     def fork(self) -> Self:
         """A copy that goes its own way; what is already kept is shared."""
         return copy.copy(self)

@@ -320,6 +320,10 @@ class InfLLM(Policy):
         window = window.view(b, k.shape[1], -1, n, d)
         return (window * k).sum(dim=-1).view(b, h, n) / cfg.n_local
 
+    def in_sight(self) -> list[tuple[int, int]]:
+        rest = 0 if self.rest_k is None else self.rest_k.shape[2]
+        return [(0, self.n_init), (self.count - rest, self.count)]
+
     def end(self) -> None:
         self.count += self._k.shape[2] - self._past
         self.rest_k = self._k[:, :, self._rest :].clone()

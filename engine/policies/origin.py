@@ -60,6 +60,9 @@ class Origin(Policy):
             return [own]
         return [Part(q, k[:, :, :here], v[:, :, :here]), own]
 
+    def in_sight(self) -> list[tuple[int, int]]:
+        return [(0, self.count)]
+
     def end(self) -> None:
         self.count += self._tokens
         del self._q

@@ -77,6 +77,10 @@ class Window(Policy):
             parts.append(Part(self._q_init[:, :, start:stop], self.init_k, self.init_v, band=far))
         return parts
 
+    def in_sight(self) -> list[tuple[int, int]]:
+        recent = max(0, self.count - self.n_local + 1)
+        return [(0, min(self.n_init, self.count)), (recent, self.count)]
+
     def end(self) -> None:
         self.count += self._k.shape[2] - self._past
         keep = max(0, self._k.shape[2] - self.n_local + 1)
