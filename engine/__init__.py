@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from infllm.engine.engine import Engine, attach
     from infllm.engine.loading import load
+    from infllm.engine.memory_file import MemoryWriter
+    from infllm.engine.memory_reader import verify
     from infllm.engine.session import Session, Token
 
-__all__ = ["Engine", "Session", "Token", "attach", "load"]
+__all__ = ["Engine", "MemoryWriter", "Session", "Token", "attach", "load", "verify"]
 
 _HOMES = {
     "Engine": "infllm.engine.engine",
     "attach": "infllm.engine.engine",
     "load": "infllm.engine.loading",
+    "verify": "infllm.engine.memory_reader",
+    "MemoryWriter": "infllm.engine.memory_file",
     "Session": "infllm.engine.session",
     "Token": "infllm.engine.session",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +14,8 @@ from infllm.engine.attachment import Attachment, refuse_by_config
 from infllm.engine.config import Config, fit_to_model, load_config
 from infllm.engine.errors import ConfigError, OutOfMemory
 from infllm.engine.estimate import Estimate, estimate
+from infllm.engine.fingerprint import model_digest, tokenizer_digest
+from infllm.engine.memory_reader import open_memory
 from infllm.engine.selfcheck import compare, expected_logits
 from infllm.engine.session import Session
 from infllm.engine.tokenizer import Tokenizer
@@ -83,6 +86,46 @@ class Engine:
         if overrides:
             config = _resolved(config.with_overrides(overrides), self.dtype)
         return Session(self, config.model, config.chunk_size, start)
+
+    def open(
+        self,
+        folder: str | Path,
+        *,
+        verify: bool = False,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Session:
+        """The session that was saved to a memory file, without reading anything again.
+
+        The files are mapped: window and unit index are loaded, units when they are looked up, each
+        checked before its first use. The session goes on like any other; what it adds stays in
+        memory until it is saved. `overrides`: as for `session`. `verify`: check all units now.
+
+        Raises:
+            MemoryFileError: `missing`, `unfinished`, `damaged`, `newer`, or read by another
+                `model`, with another `tokenizer` or other `settings` that change numbers.
+        """
+        return open_memory(self, Path(folder), verify=verify, overrides=overrides)
+
+    def resume(
+        self, folder: str | Path, *, overrides: Mapping[str, Any] | None = None
+    ) -> tuple[Session, int]:
+        """The session of a memory's last save, finished or not, and how many tokens it was given.
+
+        Giving it the rest ends in the state of a reading that was never interrupted.
+
+        Raises:
+            MemoryFileError: as for `open`, without `unfinished`.
+        """
+        session = open_memory(self, Path(folder), unfinished=True, overrides=overrides)
+        return session, session.stats.tokens_given
+
+    @cached_property
+    def digests(self) -> dict[str, str | None]:
+        """What tells this model and its tokenizer from others; computed once, see `fingerprint`."""
+        return {
+            "model": model_digest(self.model),
+            "tokenizer": tokenizer_digest(self.tokenizer),
+        }
 
     def estimate(self, n_tokens: int, overrides: Mapping[str, Any] | None = None) -> Estimate:
         """Bytes that a session of `n_tokens` tokens will keep, by tier."""

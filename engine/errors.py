@@ -1,5 +1,21 @@
 """What can go wrong in the engine, as types. Free of torch: a command line imports it first."""
 
+from typing import Literal
+
+MemoryFault = Literal[
+    "missing",  # no memory there, or a file of it is gone
+    "unfinished",  # a checkpoint: `Engine.resume` goes on from it
+    "damaged",  # a file is not as it was written
+    "newer",  # written in a format that this version does not know
+    "model",  # read by another model
+    "tokenizer",
+    "settings",  # read with other settings that change numbers
+    "locked",  # someone else is writing it
+    "foreign",  # the folder holds files that are no memory
+    "full",  # not enough room on the disk
+    "storage",  # the file system refused
+]
+
 
 class EngineError(Exception):
     """Base of all engine errors: `message` says what and where, `hint` the next step."""
@@ -28,3 +44,11 @@ class UnsupportedCall(EngineError):
 
 class OutOfMemory(EngineError):
     """A device or the host ran out of memory, or is predicted to."""
+
+
+class MemoryFileError(EngineError):
+    """A memory file cannot be used, or not be written; `reason` says which of the known ways."""
+
+    def __init__(self, message: str, hint: str = "", *, reason: MemoryFault = "damaged") -> None:
+        super().__init__(message, hint)
+        self.reason: MemoryFault = reason

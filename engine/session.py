@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from infllm.engine.cache import SessionCache
 from infllm.engine.errors import EngineError, UnsupportedCall
+from infllm.engine.fingerprint import settings_key
 from infllm.engine.layer import Call, UnitUse
+from infllm.engine.memory_file import MemoryWriter
 from infllm.engine.policies import InfLLM, make_policy
 from infllm.engine.sampling import Sampler
 
 if TYPE_CHECKING:
     from infllm.engine.config import ModelConfig
     from infllm.engine.engine import Engine
+    from infllm.engine.manifest import Manifest
 
 LOGIT_BYTES = 256 * 2**20  # of one block of logits while scoring
 
@@ -90,6 +94,7 @@ class Session:
         self._broken = False
         self._seconds_reading = 0.0
         self._seconds_generating = 0.0
+        self.manifest: Manifest | None = None  # of the memory file last opened or saved
 
     # ---- feeding --------------------------------------------------------------------------------
 
@@ -385,6 +390,31 @@ class Session:
         other._watch_units = False
         return other
 
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        extra: Any = None,
+        extra_files: Mapping[str, bytes | Path] | None = None,
+    ) -> None:
+        """Write all that this session knows to a memory file, for `Engine.open`.
+
+        At the folder that it came from, only what is new is written. `extra`, `extra_files`: see
+        `MemoryWriter`, which also saves during a long reading.
+
+        Raises:
+            MemoryFileError: `locked`, `foreign`, `newer`, `full`, `storage`. What was there stays.
+        """
+        with MemoryWriter(self, folder, extra=extra, extra_files=extra_files) as writer:
+            writer.finish()
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What this memory depends on: model, tokenizer and the settings that change numbers."""
+        engine = self.engine
+        settings = settings_key(self.config, self.chunk_size, engine.dtype)
+        return {**engine.digests, "settings": settings}
+
     @property
     def stats(self) -> Stats:
         """Counts so far; see `Stats`."""
@@ -399,7 +429,7 @@ class Session:
             cache_misses=sum(store.cache.misses for store in stores),
             device_bytes=sum(p.device_bytes for p in policies),
             host_bytes=sum(p.host_bytes for p in policies),
-            disk_bytes=0,
+            disk_bytes=sum(p.disk_bytes for p in policies),
             seconds_reading=self._seconds_reading,
             seconds_generating=self._seconds_generating,
         )

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from infllm.engine.block_cache import BlockCache
-from infllm.kernels.quantize import PLAIN, dequantize, quantize, storage_dtype
+from infllm.kernels.quantize import PLAIN, dequantize, quantize
 from infllm.kernels.unit_mass import log_mass, unit_lse
 from infllm.kernels.unit_topk import unit_scores
 
 if TYPE_CHECKING:
     from infllm.engine.config import ModelConfig
     from infllm.engine.layer import Layer, Softmax
+    from infllm.engine.tensor_file import Seal
     from infllm.kernels.rotate import Rope
 
 FIRST_SLAB, LARGEST_SLAB = 64, 4096  # units; a slab is never moved or copied once written
@@ -24,23 +25,63 @@ LSE_VALUES = 2**24  # float32, of all units for some queries, held at once by a 
 _slab_numbers = itertools.count()
 
 
+@dataclass
+class Run:
+    """Neighbouring rows of a slab, in memory or in a mapped file."""
+
+    first: int  # row of the slab
+    kv: Tensor  # [rows, B, 2, Hkv, block_size, D]
+    scale: Tensor | None  # float32 [rows, B, 2, Hkv, block_size, 1]
+    seal: Seal | None = None  # checksums of the rows, where a file holds them
+
+    def part(self, start: int, stop: int) -> Run | None:
+        """Rows `start` to `stop - 1` of the slab, as far as they are in this run."""
+        a, z = max(start - self.first, 0), min(stop - self.first, self.kv.shape[0])
+        if a >= z:
+            return None
+        scale = None if self.scale is None else self.scale[a:z]
+        seal = None if self.seal is None else self.seal.part(a, z)
+        return Run(self.first + a, self.kv[a:z], scale, seal)
+
+
 class Slab:
     """A run of units. Only the store that opened it writes to it, behind what others may see."""
 
     def __init__(self, capacity: int, store: UnitStore) -> None:
-        kv = (capacity, store.batch, 2, store.n_kv_heads, store.block_size)
         self.number = next(_slab_numbers)
         self.capacity = capacity
         self.used = 0
         self.owner: UnitStore | None = store
-        # Untouched pages of these buffers cost address space, no memory.
-        self.kv = torch.empty(*kv, store.head_dim, dtype=storage_dtype(store.kv_dtype))
-        scaled = store.kv_dtype not in PLAIN
-        self.scale = torch.empty(*kv, 1) if scaled else None
+        self.runs: list[Run] = []
         self.index = torch.empty(
             capacity, store.batch, store.n_repr_heads, store.head_dim,
             dtype=store.index_dtype, device=store.device,
         )  # fmt: skip
+
+    def append(self, kv: Tensor, scale: Tensor | None, index: Tensor) -> None:
+        """Write rows behind those in use: kv [n, B, 2, Hkv, block_size, D], index [n, B, R, D]."""
+        run = self._open_run(kv)
+        rows = slice(self.used - run.first, self.used - run.first + kv.shape[0])
+        run.kv[rows].copy_(kv)
+        if run.scale is not None and scale is not None:
+            run.scale[rows].copy_(scale)
+        self.index[self.used : self.used + kv.shape[0]].copy_(index)
+        self.used += kv.shape[0]
+
+    def _open_run(self, kv: Tensor) -> Run:
+        if self.runs and self.runs[-1].seal is None:
+            return self.runs[-1]
+        # Untouched pages of these buffers cost address space, no memory.
+        shape = (self.capacity - self.used, *kv.shape[1:])
+        scaled = kv.dtype not in PLAIN.values()
+        scale = torch.empty(*shape[:-1], 1) if scaled else None
+        self.runs.append(Run(self.used, torch.empty(*shape, dtype=kv.dtype), scale))
+        return self.runs[-1]
+
+    def locate(self, row: int) -> tuple[Run, int]:
+        """The run that holds a row, and the row's place in it."""
+        run = next(run for run in reversed(self.runs) if row >= run.first)
+        return run, row - run.first
 
 
 @dataclass
@@ -50,6 +91,12 @@ class View:
     slab: Slab
     first: int
     count: int
+
+    def runs(self, start: int, stop: int) -> list[Run]:
+        """Where units `start` to `stop - 1` lie, as far as they are in this view."""
+        a, z = max(start - self.first, 0), min(stop - self.first, self.count)
+        parts = [run.part(a, z) for run in self.slab.runs]
+        return [part for part in parts if part is not None]
 
 
 class UnitStore:
@@ -92,24 +139,36 @@ class UnitStore:
         done, n = 0, kv.shape[0]
         while done < n:
             view = self._open_view()
-            slab = view.slab
-            take = min(n - done, slab.capacity - slab.used)
-            rows, new = slice(slab.used, slab.used + take), slice(done, done + take)
-            slab.kv[rows].copy_(codes[new])
-            if slab.scale is not None and scale is not None:
-                slab.scale[rows].copy_(scale[new])
-            slab.index[rows].copy_(index[new])
-            slab.used += take
+            take = min(n - done, view.slab.capacity - view.slab.used)
+            new = slice(done, done + take)
+            view.slab.append(codes[new], None if scale is None else scale[new], index[new])
             view.count += take
             self.n += take
             done += take
 
+    def adopt(self, capacity: int, index: Tensor, runs: list[Run], *, growing: bool) -> None:
+        """Add a slab of units that files hold: index [n, B, R, D], runs of the same n rows.
+
+        The slabs are those of the store that was saved: an index cut elsewhere could round
+        otherwise. `growing`: new units come into this slab while it has room.
+        """
+        slab = Slab(capacity, self)
+        slab.used = index.shape[0]
+        slab.index[: slab.used].copy_(index)
+        slab.runs = runs
+        slab.owner = self if growing else None
+        self.views.append(View(slab, self.n, slab.used))
+        self.n += slab.used
+
+    @property
+    def growing(self) -> bool:
+        """Whether the next unit comes into the last slab, if it has room."""
+        last = self.views[-1] if self.views else None
+        return last is not None and last.slab.owner is self and last.count == last.slab.used
+
     def _open_view(self) -> View:
-        if self.views:
-            last = self.views[-1]
-            mine = last.slab.owner is self and last.count == last.slab.used
-            if mine and last.slab.used < last.slab.capacity:
-                return last
+        if self.growing and self.views[-1].slab.used < self.views[-1].slab.capacity:
+            return self.views[-1]
         grown = 2 * self.views[-1].slab.capacity if self.views else FIRST_SLAB
         self.views.append(View(Slab(min(grown, LARGEST_SLAB), self), self.n, 0))
         return self.views[-1]
@@ -155,14 +214,17 @@ class UnitStore:
         """float32 [B, H, T, n]: logsumexp over the keys of each of the first n units."""
         out = q.new_empty(*q.shape[:3], n, dtype=torch.float32)
         for view in self.views:
-            rows = slice(0, min(view.count, n - view.first))
-            if rows.stop <= 0:
+            runs = view.runs(0, n)
+            if not runs:
                 break
-            scale = view.slab.scale
-            out[..., view.first : view.first + rows.stop] = unit_lse(
+            for run in runs:
+                if run.seal is not None:
+                    run.seal.check_keys()
+            scales = [run.scale[:, :, 0] for run in runs if run.scale is not None]
+            out[..., view.first : min(view.first + view.count, n)] = unit_lse(
                 q,
-                view.slab.kv[rows, :, 0],
-                None if scale is None else scale[rows, :, 0],
+                [run.kv[:, :, 0] for run in runs],
+                scales or None,
                 softmax.scale,
                 softmax.softcap,
                 rope,
@@ -183,11 +245,13 @@ class UnitStore:
         for i, slot in loads:
             b, unit = places[i]
             slab, row = self._locate(unit)
-            scale = None if slab.scale is None else slab.scale[row, b]
-            if scale is None:
-                self.slots[slot].copy_(slab.kv[row, b], non_blocking=True)
+            run, row = slab.locate(row)
+            if run.seal is not None:
+                run.seal.check(row)
+            if run.scale is None:
+                self.slots[slot].copy_(run.kv[row, b], non_blocking=True)
             else:
-                self.slots[slot].copy_(dequantize(slab.kv[row, b], scale, self.dtype))
+                self.slots[slot].copy_(dequantize(run.kv[row, b], run.scale[row, b], self.dtype))
         slot_of = dict(zip(places, slots, strict=True))
         flat = [slot_of[b, unit] for b, row in enumerate(rows) for unit in row]
         return self.slots, torch.tensor(flat, device=self.device).view(chosen.shape)
@@ -217,18 +281,23 @@ class UnitStore:
 
     @property
     def host_bytes(self) -> int:
-        """Bytes of keys and values kept for the units."""
-        return sum(
-            view.count * (_row_bytes(view.slab.kv) + _row_bytes(view.slab.scale))
-            for view in self.views
-        )
+        """Bytes of keys and values that are kept in memory for the units."""
+        return sum(_bytes(run) for run in self._runs() if run.seal is None)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of keys and values that are read from files when looked up."""
+        return sum(_bytes(run) for run in self._runs() if run.seal is not None)
+
+    def _runs(self) -> list[Run]:
+        return [run for view in self.views for run in view.runs(0, self.n)]
 
     @property
     def device_bytes(self) -> int:
         """Bytes of slots and unit index on the device."""
-        index = sum(view.count * _row_bytes(view.slab.index) for view in self.views)
-        return index + self.slots.numel() * self.slots.element_size()
+        index = sum(view.slab.index[: view.count].nbytes for view in self.views)
+        return index + self.slots.nbytes
 
 
-def _row_bytes(x: Tensor | None) -> int:
-    return 0 if x is None else x[0].numel() * x.element_size()
+def _bytes(run: Run) -> int:
+    return run.kv.nbytes + (0 if run.scale is None else run.scale.nbytes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,8 +18,8 @@ STEP = 2**20
 
 def unit_lse(
     q: Tensor,
-    k: Tensor,
-    key_scale: Tensor | None,
+    k: Sequence[Tensor],
+    key_scale: Sequence[Tensor] | None,
     scale: float,
     softcap: float | None = None,
     rope: Rope | None = None,
@@ -29,8 +29,9 @@ def unit_lse(
 
     Args:
         q: [B, H, T, D], rotated.
-        k: [N, B, Hkv, block, D] as stored, in any strides: never copied as a whole.
-        key_scale: [N, B, Hkv, block, 1] of int8 and fp8 keys.
+        k: runs [n, B, Hkv, block, D] of N units in all, as stored, in any strides: never copied
+            as a whole. How the units are cut into runs changes no bit.
+        key_scale: runs [n, B, Hkv, block, 1] of int8 and fp8 keys.
         scale, softcap: as in `attend`.
         rope, first: rotate the keys, which follow each other from position `first` on.
 
@@ -38,7 +39,8 @@ def unit_lse(
         float32 [B, H, T, N].
     """
     b, h, t, d = q.shape
-    n, _, n_kv, block, _ = k.shape
+    n = sum(run.shape[0] for run in k)
+    _, _, n_kv, block, _ = k[0].shape
     out = q.new_empty(b, h, t, n, dtype=torch.float32)
     query = (q.float() * scale).reshape(b, n_kv, -1, d)
     rows = query.shape[2]
@@ -51,12 +53,13 @@ def unit_lse(
         keys = key_buffer[: n_kv * m * block * d].view(n_kv, m, block, d)
         logits = logit_buffer[: n_kv * rows * m * block].view(n_kv, rows, m * block)
         for i in range(b):
-            keys.copy_(k[units, i].transpose(0, 1))
-            if key_scale is not None:
-                keys.mul_(key_scale[units, i].transpose(0, 1))
+            for some, run in _cut(k, units):
+                keys[:, some].copy_(run[:, i].transpose(0, 1))
+            for some, run in _cut(key_scale or (), units):
+                keys[:, some].mul_(run[:, i].transpose(0, 1))
             flat = keys.view(n_kv, m * block, d)
             if rope is not None:
-                position = first + start * block + torch.arange(m * block, device=k.device)
+                position = first + start * block + torch.arange(m * block, device=q.device)
                 flat = rotate(flat, *rope.cos_sin(position), rope.layout)
             torch.bmm(query[i], flat.transpose(1, 2), out=logits)
             if softcap is not None:
@@ -66,6 +69,16 @@ def unit_lse(
             lse = by_unit.sub_(top).exp_().sum(dim=-1).log_().add_(top[..., 0])
             out[i, :, :, units] = lse.view(h, t, m)
     return out
+
+
+def _cut(runs: Sequence[Tensor], units: slice) -> Iterator[tuple[slice, Tensor]]:
+    """What of `units` lies in each run: the place among them, and the run's rows."""
+    first = -units.start
+    for run in runs:
+        a, z = max(-first, 0), min(units.stop - units.start - first, run.shape[0])
+        if a < z:
+            yield slice(first + a, first + z), run[a:z]
+        first += run.shape[0]
 
 
 def dense_lse(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import copy
-from typing import TYPE_CHECKING, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from torch import Tensor
 
@@ -23,6 +24,8 @@ class Policy(abc.ABC):
     `end`. A policy holds no attention arithmetic. Tensors it keeps are replaced, never written in
     place, so that a fork may share them.
     """
+
+    KEPT: ClassVar[tuple[str, ...]] = ("count",)  # what one call leaves for the next, by name
 
     def __init__(self, config: ModelConfig, layer: Layer) -> None:
         self.config = config
@@ -58,6 +61,24 @@ class Policy(abc.ABC):
     def fork(self) -> Self:
         """A copy that goes its own way; what is already kept is shared."""
         return copy.copy(self)
+
+    def state(self) -> dict[str, Tensor | int]:
+        """All that later calls depend on, memory units apart: tensors in any strides, and counts.
+
+        What is not there yet is left out.
+        """
+        kept = {name: getattr(self, name) for name in self.KEPT}
+        return {name: value for name, value in kept.items() if value is not None}
+
+    def restore(self, state: Mapping[str, Tensor | int]) -> None:
+        """Go on from what `state` gave; only for a policy that has seen nothing yet."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes that are read from files when needed."""
+        return 0
 
     @property
     def host_bytes(self) -> int:

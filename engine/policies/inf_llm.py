@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -12,7 +13,7 @@ from infllm.engine.errors import ConfigError
 from infllm.engine.faiss_index import FaissIndex
 from infllm.engine.layer import UnitUse
 from infllm.engine.policies.base import Policy
-from infllm.engine.units import UnitStore
+from infllm.engine.units import Run, UnitStore
 from infllm.kernels.partial_attention import Band, Part
 from infllm.kernels.unit_mass import dense_lse
 from infllm.kernels.unit_topk import top_units
@@ -49,6 +50,10 @@ class InfLLM(Policy):
     The remainder holds the window and what waits behind it to become a unit.
     """
 
+    KEPT = (
+        "count", "init_k", "init_v", "rest_k", "rest_v", "account", "held", "visible",
+    )  # fmt: skip
+
     def __init__(self, config: ModelConfig, layer: Layer) -> None:
         super().__init__(config, layer)
         if config.faiss and config.perhead:
@@ -81,10 +86,9 @@ class InfLLM(Policy):
         cfg, rotary = self.config, self.layer.rotary
         b, h, t, _ = q.shape
         if self.units is None:
-            self.units = UnitStore(cfg, self.layer, b)
-            if cfg.faiss:
-                self.faiss = FaissIndex(b, self.units.n_repr_heads * self.layer.head_dim)
+            self._open_store(b)
             self.rest_k, self.rest_v = k[:, :, :0], v[:, :, :0]
+        assert self.units is not None
         assert self.rest_k is not None
         assert self.rest_v is not None
         self._call = call
@@ -112,6 +116,12 @@ class InfLLM(Policy):
         self._by_keys = cfg.unit_score == "keys" and t <= self.query_block
         if self.units.n > cfg.topk and self.faiss is None and not self._by_keys:
             self._scores = self.units.scores(self._query, 0, self._scored, per_head=cfg.perhead)
+
+    def _open_store(self, batch: int) -> UnitStore:
+        self.units = UnitStore(self.config, self.layer, batch)
+        if self.config.faiss:
+            self.faiss = FaissIndex(batch, self.units.n_repr_heads * self.layer.head_dim)
+        return self.units
 
     def _mean_queries(self) -> Tensor:
         """[B, E, R, D]: the far queries, averaged over each execution block."""
@@ -345,6 +355,22 @@ class InfLLM(Policy):
         if self.record is not None:
             other.record = list(self.record)
         return other
+
+    def adopt(self, capacity: int, index: Tensor, runs: list[Run], *, growing: bool) -> None:
+        """Take over units that files hold, see `UnitStore.adopt`."""
+        store = self._open_store(1) if self.units is None else self.units
+        store.adopt(capacity, index, runs, growing=growing)
+        if self.faiss is not None:
+            self.faiss.add(index.permute(1, 2, 0, 3))
+
+    def restore(self, state: Mapping[str, Tensor | int]) -> None:
+        super().restore(state)
+        if self.units is None and self.rest_k is not None:
+            self._open_store(self.rest_k.shape[0])
+
+    @property
+    def disk_bytes(self) -> int:
+        return 0 if self.units is None else self.units.disk_bytes
 
     @property
     def host_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -66,6 +67,21 @@ class Origin(Policy):
     def end(self) -> None:
         self.count += self._tokens
         del self._q
+
+    def state(self) -> dict[str, Tensor | int]:
+        if self._cache is None:
+            return super().state()
+        cache = self._cache[:, :, :, : self.count]
+        return {**super().state(), "cache": cache, "capacity": self._cache.shape[3]}
+
+    def restore(self, state: Mapping[str, Tensor | int]) -> None:
+        self.count = int(state["count"])
+        cache = state.get("cache")
+        if isinstance(cache, Tensor):
+            # With the same room: in other strides, products could round otherwise.
+            _, b, h, n, d = cache.shape
+            self._cache = cache.new_empty(2, b, h, int(state["capacity"]), d)
+            self._cache[:, :, :, :n] = cache
 
     @property
     def device_bytes(self) -> int:

@@ -20,6 +20,8 @@ QUERY_BLOCK = 128  # tokens; bounds the keys that a block loads beyond its queri
 class Window(Policy):
     """The last `n_local` tokens at their true distances, nothing else: sliding-window attention."""
 
+    KEPT = ("count", "recent_k", "recent_v", "init_k", "init_v")
+
     def __init__(self, config: ModelConfig, layer: Layer, n_local: int, n_init: int = 0) -> None:
         super().__init__(config, layer)
         self.n_local = n_local
@@ -47,8 +49,9 @@ class Window(Policy):
         if self.count < self.n_init:
             fresh = slice(0, self.n_init - self.count)
             init_k = self.rotate_init(k[:, :, fresh], self.count)
-            self.init_k = _joined(self.init_k, init_k)
-            self.init_v = _joined(self.init_v, v[:, :, fresh])
+            # Copies: views would keep all of the call's keys and values alive, in their strides.
+            self.init_k = _joined(self.init_k, init_k).contiguous()
+            self.init_v = _joined(self.init_v, v[:, :, fresh]).contiguous()
         self._k = _joined(self.recent_k, k)
         self._v = _joined(self.recent_v, v)
         self._past = self._k.shape[2] - k.shape[2]

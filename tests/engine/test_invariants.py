@@ -298,8 +298,8 @@ def test_a_fork_shares_all_units(llama: Served) -> None:
         assert policy.units is not None
         assert other.units is not None
         assert policy.units.n == other.units.n > 0
-        mine = [view.slab.kv.data_ptr() for view in policy.units.views]
-        assert mine == [view.slab.kv.data_ptr() for view in other.units.views]
+        mine = [view.slab.runs[0].kv.data_ptr() for view in policy.units.views]
+        assert mine == [view.slab.runs[0].kv.data_ptr() for view in other.units.views]
 
 
 # ---- 4. positions never lose precision ------------------------------------------------------

@@ -1,0 +1,99 @@
+"""A session as tensor files: its units, which never change, and the rest, which is small."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from infllm.engine.policies import InfLLM
+from infllm.engine.tensor_file import Draft, checksum, unit_checksums
+
+if TYPE_CHECKING:
+    from infllm.engine.session import Session
+    from infllm.engine.units import UnitStore
+
+
+def stores(session: Session) -> dict[int, UnitStore]:
+    """The layers that have units, by their number."""
+    policies = session.cache.policies.items()
+    units = {i: p.units for i, p in policies if isinstance(p, InfLLM) and p.units is not None}
+    return {i: store for i, store in sorted(units.items()) if store.n}
+
+
+def unit_count(session: Session) -> int:
+    """Units of each layer that has any: all have the same."""
+    counts = {store.n for store in stores(session).values()}
+    assert len(counts) <= 1
+    return max(counts, default=0)
+
+
+def draft_units(session: Session, start: int, stop: int) -> Draft:
+    """A file of units `start` to `stop - 1` of all layers.
+
+    For each layer `L.kv` [n, 1, 2, Hkv, block_size, D], `L.scale` [n, 1, 2, Hkv, block_size, 1]
+    of int8 and fp8, `L.index` [n, 1, R, D]; and `crc` int32 [n, layers, 2] of each unit's keys
+    and values. The header holds a SHA-256 of `crc` and a CRC-32 of each index.
+
+    Raises MemoryFileError where units that come from a file are damaged.
+    """
+    tensors: dict[str, list[Tensor]] = {}
+    unit_crc: list[np.ndarray] = []
+    index_crc: list[int] = []
+    layers = stores(session)
+    for i, store in layers.items():
+        runs = [run for view in store.views for run in view.runs(start, stop)]
+        for run in runs:
+            if run.seal is not None:
+                run.seal.check_all()
+        index = [
+            view.slab.index[max(start - view.first, 0) : min(stop - view.first, view.count)].cpu()
+            for view in store.views
+            if view.first < stop and view.first + view.count > start
+        ]
+        tensors[f"{i}.kv"] = [run.kv for run in runs]
+        scales = [run.scale for run in runs if run.scale is not None]
+        if scales:
+            tensors[f"{i}.scale"] = scales
+        tensors[f"{i}.index"] = index
+        unit_crc.append(np.concatenate([unit_checksums(run.kv, run.scale) for run in runs]))
+        index_crc.append(checksum(*index))
+    crc = np.ascontiguousarray(np.stack(unit_crc, axis=1))
+    tensors["crc"] = [torch.from_numpy(crc)]
+    content = sha256(crc.tobytes()).hexdigest()
+    metadata = {"first": start, "layers": list(layers), "content": content, "index": index_crc}
+    return Draft.of(tensors, metadata)
+
+
+def draft_state(session: Session) -> Draft:
+    """A file of all but the units: what each layer keeps, what waits, the last logits.
+
+    The header holds the counts, how the units lay in slabs, and a CRC-32 of each tensor.
+    """
+    tensors = {"pending": torch.tensor(session._pending, dtype=torch.int64)}
+    if session._last_logits is not None:
+        tensors["logits"] = session._last_logits
+    counts: dict[str, dict[str, int]] = {}
+    for i, policy in session.cache.policies.items():
+        counts[str(i)] = {}
+        for name, value in policy.state().items():
+            if isinstance(value, Tensor):
+                tensors[f"{i}.{name}"] = value
+            else:
+                counts[str(i)][name] = value
+    tensors = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    store = next(iter(stores(session).values()), None)
+    metadata: dict[str, Any] = {
+        "start": session.start,
+        "offset": session._offset,
+        "read": session._read,
+        "given": session._given,
+        "layers": counts,
+        "slabs": [[v.slab.capacity, v.count] for v in store.views] if store else [],
+        "growing": store is not None and store.growing,
+        "crc": {name: checksum(x) for name, x in tensors.items()},
+    }
+    return Draft.of({name: [x] for name, x in tensors.items()}, metadata)

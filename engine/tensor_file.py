@@ -1,0 +1,201 @@
+"""Tensor files of a memory: safetensors, written from runs of rows, mapped when read."""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from infllm.engine.manifest import damaged
+
+NAMES = {
+    torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int8: "I8",
+    torch.float8_e4m3fn: "F8_E4M3", torch.int64: "I64", torch.int32: "I32",
+}  # fmt: skip
+DTYPES = {name: dtype for dtype, name in NAMES.items()}
+ALIGNED = 64  # bytes: where the tensors of a file begin
+
+
+@dataclass
+class Draft:
+    """A tensor file to be written: its header and then the bytes of the runs of each tensor."""
+
+    header: bytes
+    runs: list[Tensor]
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Sequence[Tensor]], metadata: Mapping[str, Any]) -> Draft:
+        """`tensors`: name -> runs on the host that follow each other in the first dimension."""
+        # Large items first, so that each tensor is aligned without gaps, which the format forbids.
+        names = sorted(tensors, key=lambda name: -tensors[name][0].itemsize)
+        header: dict[str, Any] = {"__metadata__": {k: json.dumps(v) for k, v in metadata.items()}}
+        offset = 0
+        for name in names:
+            runs = tensors[name]
+            size = sum(run.nbytes for run in runs)
+            header[name] = {
+                "dtype": NAMES[runs[0].dtype],
+                "shape": [sum(run.shape[0] for run in runs), *runs[0].shape[1:]],
+                "data_offsets": [offset, offset + size],
+            }
+            offset += size
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-(len(text) + 8) % ALIGNED)
+        return cls(
+            len(text).to_bytes(8, "little") + text, [run for name in names for run in tensors[name]]
+        )
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.header) + sum(run.nbytes for run in self.runs)
+
+    def blocks(self) -> Iterator[Any]:
+        """What the file holds, as buffers."""
+        yield self.header
+        for run in self.runs:
+            if run.numel():
+                yield byte_rows(run, 1)[0]
+
+
+class TensorFile:
+    """A mapped tensor file. Reading a tensor reads only the pages that are used.
+
+    Raises MemoryFileError (`damaged`) for what is no such file, FileNotFoundError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            self._map = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        except ValueError as error:  # an empty file cannot be mapped
+            raise damaged(path, "it is empty") from error
+        finally:
+            os.close(descriptor)
+        try:
+            start = 8 + int.from_bytes(self._map[:8], "little")
+            header = json.loads(self._map[8 : min(start, len(self._map))])
+            self.metadata = {k: json.loads(v) for k, v in header.pop("__metadata__").items()}
+            self._tensors = {name: self._tensor(start, at) for name, at in header.items()}
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+            raise damaged(path, "it is no tensor file") from error
+
+    def _tensor(self, start: int, at: dict[str, Any]) -> Tensor:
+        dtype, shape = DTYPES[at["dtype"]], at["shape"]
+        first, last = at["data_offsets"]
+        count = math.prod(shape)
+        if first + count * dtype.itemsize != last or start + last > len(self._map):
+            raise ValueError("a tensor lies outside of the file")
+        if count == 0:
+            return torch.empty(shape, dtype=dtype)
+        with warnings.catch_warnings():
+            # The mapping is read-only on purpose: torch would rather have one that can be written.
+            warnings.simplefilter("ignore", UserWarning)
+            flat = torch.frombuffer(self._map, dtype=dtype, count=count, offset=start + first)
+        return flat.view(shape)
+
+    @property
+    def names(self) -> list[str]:
+        """The tensors, in the order of the file."""
+        return list(self._tensors)
+
+    def __getitem__(self, name: str) -> Tensor:
+        try:
+            return self._tensors[name]
+        except KeyError as error:
+            raise damaged(self.path, f"it has no tensor {name}") from error
+
+
+@dataclass
+class Seal:
+    """Checksums of units in a file: what is damaged is never used, and checked only once."""
+
+    file: Path
+    kv: np.ndarray  # uint8 [rows, 2, bytes]
+    scale: np.ndarray | None
+    crc: np.ndarray  # int32 [rows, 2], of a unit's keys and of its values
+    checked: np.ndarray  # bool [rows, 2]
+
+    def part(self, start: int, stop: int) -> Seal:
+        """The seal of rows `start` to `stop - 1`."""
+        rows = slice(start, stop)
+        scale = None if self.scale is None else self.scale[rows]
+        return Seal(self.file, self.kv[rows], scale, self.crc[rows], self.checked[rows])
+
+    def check(self, row: int) -> None:
+        """Raises MemoryFileError where the row's keys or values are not as written."""
+        self._check(row, 0)
+        self._check(row, 1)
+
+    def check_keys(self) -> None:
+        """Raises MemoryFileError where some row's keys are not as written."""
+        for row in np.flatnonzero(~self.checked[:, 0]):
+            self._check(int(row), 0)
+
+    def check_all(self) -> None:
+        """Raises MemoryFileError where anything is not as written."""
+        for row in np.flatnonzero(~self.checked.all(axis=1)):
+            self.check(int(row))
+
+    def _check(self, row: int, half: int) -> None:
+        if self.checked[row, half]:
+            return
+        if _unit_crc(self.kv, self.scale, row, half) != int(self.crc[row, half]) & 0xFFFFFFFF:
+            raise damaged(self.file, "the checksum of a memory unit is of something else")
+        self.checked[row, half] = True
+
+
+def seal(file: Path, kv: Tensor, scale: Tensor | None, crc: Tensor) -> Seal:
+    """The seal of mapped rows kv [n, 1, 2, ...] and scale, with crc int32 [n, 2]."""
+    n = kv.shape[0]
+    rows = None if scale is None else byte_rows(scale, n, 2)
+    return Seal(file, byte_rows(kv, n, 2), rows, crc.numpy(), np.zeros((n, 2), dtype=bool))
+
+
+def unit_checksums(kv: Tensor, scale: Tensor | None) -> np.ndarray:
+    """int32 [n, 2]: CRC-32 of the keys and of the values of units kv [n, 1, 2, ...]."""
+    n = kv.shape[0]
+    codes = byte_rows(kv, n, 2)
+    scales = None if scale is None else byte_rows(scale, n, 2)
+
+    def both(row: int) -> list[int]:
+        return [_unit_crc(codes, scales, row, half) for half in (0, 1)]
+
+    if codes.shape[2] < 2**16:  # a thread costs more than it saves
+        found = [both(row) for row in range(n)]
+    else:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            found = list(pool.map(both, range(n)))
+    return np.array(found, dtype=np.uint32).reshape(n, 2).view(np.int32)
+
+
+def _unit_crc(kv: np.ndarray, scale: np.ndarray | None, row: int, half: int) -> int:
+    crc = zlib.crc32(kv[row, half])
+    return crc if scale is None else zlib.crc32(scale[row, half], crc)
+
+
+def checksum(*runs: Tensor) -> int:
+    """CRC-32 of the runs' bytes, one after the other."""
+    crc = 0
+    for run in runs:
+        if run.numel():
+            crc = zlib.crc32(byte_rows(run, 1)[0], crc)
+    return crc
+
+
+def byte_rows(x: Tensor, *lead: int) -> np.ndarray:
+    """The bytes of a contiguous tensor on the host, uint8 [*lead, bytes]; not a copy."""
+    return x.reshape(-1).view(torch.uint8).view(*lead, -1).numpy()
