@@ -139,6 +139,7 @@ class Config(_Settings):
     max_len: Annotated[Count | None, BeforeValidator(_unlimited)] = None  # None: no limit
     truncation: Literal["suffix", "prefix", "middle"] | None = None
     chunk_size: Count = 8192
+    read_back: bool = False  # passages a question finds are read again next to it (command line)
     conv_type: Literal["mistral-inst", "llama-3-inst", "vicuna", "qwen", "minicpm"] | None = None
     chat_template: str | Literal[False] | None = None  # Jinja; None: the tokenizer's; False: none
     prompts: dict[str, PromptConfig] = Field(default_factory=dict)

@@ -117,6 +117,36 @@ def build_prompt(tokenizer: Tokenizer, config: Config, task: str, **fields: str)
     return Prompt(head_ids, tokenizer.encode_parts([(tail, False), (after, True)], inner=True))
 
 
+def build_turn(
+    tokenizer: Tokenizer, config: Config, question: str, first: bool = True
+) -> list[int]:
+    """Ids of a question that goes on a conversation; the `first` follows the document itself.
+
+    A chat template ends the answer before it and opens the next one in its own way. Raises as
+    `build_prompt`.
+    """
+    template = chat_template(tokenizer, config)
+    if first or template is None:
+        return build_prompt(tokenizer, config, "ask", question=question).tail_ids
+    words = _words(config, "ask", CHAT)
+    tail = _filled(words.tail or "", {"question": question}, "ask", "tail").strip()
+    template = _DATE_CALL.sub(lambda call: f'"{_DATE.strftime(call[2])}"', template)
+    messages = [
+        {"role": "user", "content": _HEAD_MARK},
+        {"role": "assistant", "content": _SYSTEM_MARK},
+        {"role": "user", "content": _TAIL_MARK},
+    ]
+    try:
+        text = _render(tokenizer, template, messages)
+    except TemplateError:  # it knows one turn, as those of `conv_type` do
+        text = ""
+    _, answered, rest = text.partition(_SYSTEM_MARK)
+    between, asked, after = rest.partition(_TAIL_MARK)
+    if not (answered and asked):
+        return build_prompt(tokenizer, config, "ask", question=question).tail_ids
+    return tokenizer.encode_parts([(between, True), (tail, False), (after, True)], inner=True)
+
+
 def chat_template(tokenizer: Tokenizer, config: Config) -> str | None:
     """The Jinja template in force: the config's, the tokenizer's, `conv_type`'s, or None."""
     if config.chat_template is not None:

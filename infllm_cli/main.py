@@ -8,7 +8,18 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from infllm.cli.commands import ask, doctor, inspect, passkey, ppl, presets, summarize
+from infllm.cli.commands import (
+    ask,
+    chat,
+    doctor,
+    index,
+    inspect,
+    memory,
+    passkey,
+    ppl,
+    presets,
+    summarize,
+)
 from infllm.cli.errors import ExitCode, exit_code, is_out_of_memory
 from infllm.cli.output import force_utf8, forget_stdout, print_error
 
@@ -27,6 +38,9 @@ app = typer.Typer(
 )
 app.command("ask")(ask.ask)
 app.command("query", hidden=True)(ask.ask)
+app.command("chat")(chat.chat)
+app.command("index")(index.index)
+app.add_typer(memory.app, name="memory")
 app.command("summarize")(summarize.summarize)
 app.command("passkey")(passkey.passkey)
 app.command("ppl")(ppl.ppl)

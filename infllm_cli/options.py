@@ -76,6 +76,17 @@ Budget = Annotated[
         help="Refuse to read more tokens than this, e.g. 1M (exit 4).",
     ),
 ]
+ReadBack = Annotated[
+    bool | None,
+    typer.Option(
+        "--read-back/--no-read-back",
+        show_default=False,
+        help="Read the passages found again, next to the question. [default: as the preset says]",
+    ),
+]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Neither use nor keep a memory in the user's cache.")
+]
 MaxNewTokens = Annotated[
     int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Longest answer, in tokens.")
 ]

@@ -64,6 +64,11 @@ class Output:
         if not self.quiet:
             stderr_line(text)
 
+    def note_lines(self, text: str) -> None:
+        """Several lines for the user, as they stand."""
+        if not self.quiet:
+            print(clean(text), file=sys.stderr, flush=True)
+
     def detail(self, text: str) -> None:
         """What only `-v` shows."""
         if self.verbose and not self.quiet:

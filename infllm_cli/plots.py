@@ -12,6 +12,7 @@ from infllm.cli.tasks.lengths import length_name
 if TYPE_CHECKING:
     from infllm.cli.tasks.passkey import Trial
     from infllm.cli.tasks.perplexity import Perplexity
+    from infllm.engine.session import UnitMass
 
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -42,6 +43,38 @@ def _figure(width: float, height: float) -> Any:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def draw_lookups(
+    path: str,
+    looked: Sequence["UnitMass"],
+    steps: Sequence[Sequence["UnitMass"]],
+    pieces: Sequence[str],
+    tokens: int,
+    title: str,
+) -> None:
+    """Attention that the question and each token of its answer (y) gave to a document (x)."""
+    from infllm.cli.tasks.explain import strips
+
+    columns = 240
+    rows = strips([looked, *steps], tokens, columns)
+    rows = [[value / (max(row) or 1.0) for value in row] for row in rows]
+    labels = ["question", *map(repr, pieces)]
+    height = min(9.0, max(1.8, 0.22 * len(rows) + 1.0))
+    figure = _figure(9.0, height)
+    axes = figure.subplots()
+    image = axes.imshow(
+        rows, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest",
+        extent=(0, tokens, len(rows), 0),
+    )  # fmt: skip
+    every = -(-len(labels) // 40)
+    shown = range(0, len(labels), every)
+    axes.set_yticks([i + 0.5 for i in shown], [labels[i] for i in shown], fontsize=7)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_xlabel("position in the document, tokens")
+    axes.set_title(title, fontsize=9)
+    figure.colorbar(image, ax=axes, label="attention")
+    figure.savefig(path, dpi=150)
 
 
 def draw_needles(path: str, trials: Sequence["Trial"], title: str) -> None:

@@ -44,6 +44,7 @@ class Progress:
         self.total = total
         self.memory = memory or peak_memory_bytes
         self.done = 0
+        self._skipped = 0
         self.started = 0.0
         self._logged = 0.0
         self._bar: Any = None
@@ -69,10 +70,15 @@ class Progress:
     def elapsed(self) -> float:
         return time.monotonic() - self.started
 
+    def skip(self, tokens: int) -> None:
+        """Tokens that were done before: they count for the bar and not for the rate."""
+        self.done += tokens
+        self._skipped += tokens
+
     def advance(self, tokens: int) -> None:
         self.done += tokens
         now = time.monotonic()
-        rate = self.done / max(now - self.started, 1e-9)
+        rate = (self.done - self._skipped) / max(now - self.started, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)
         if self._bar is not None:
             self._bar.update(

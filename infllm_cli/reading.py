@@ -27,23 +27,30 @@ WARNINGS_SHOWN = 5
 class Reading:
     """What reading one prompt took. Tokens count head, document and question; times are seconds.
 
-    `tokens_truncated` were left out because the configuration's max_len asked for it.
+    `tokens_truncated` were left out because the configuration's max_len asked for it;
+    `tokens_kept` had been read before, in other seconds.
     """
 
     tokens_given: int
     tokens_read: int
     tokens_truncated: int
     seconds: float
+    tokens_kept: int = 0
 
     @property
     def tokens_per_second(self) -> float:
-        return self.tokens_read / self.seconds if self.seconds > 0 else 0.0
+        return (self.tokens_read - self.tokens_kept) / self.seconds if self.seconds > 0 else 0.0
+
+    def plus(self, tokens: int) -> "Reading":
+        """With a question of so many tokens read behind it."""
+        given, read = self.tokens_given + tokens, self.tokens_read + tokens
+        return replace(self, tokens_given=given, tokens_read=read)
 
     @property
     def sentence(self) -> str:
         """`read 812,345 tokens in 93.1 s (8,725 tok/s)`, and what was truncated if any was."""
         text = (
-            f"read {count(self.tokens_read)} tokens in {seconds(self.seconds)} "
+            f"read {count(self.tokens_read - self.tokens_kept)} tokens in {seconds(self.seconds)} "
             f"({self.tokens_per_second:,.0f} tok/s)"
         )
         if self.tokens_truncated:
@@ -198,29 +205,29 @@ def check_budget(tokens: int, budget: int | None) -> None:
         )
 
 
-def truncate(ids: list[int], config: "Config", around: int) -> tuple[list[int], int]:
-    """The document's ids that max_len lets in beside `around` prompt tokens; how many stay out.
+def kept_ranges(tokens: int, config: "Config", around: int) -> list[tuple[int, int]]:
+    """The parts of a document that max_len lets in beside `around` prompt tokens, as start, stop.
 
     `suffix` keeps the end, `prefix` the beginning, `middle` takes out the middle.
 
     Raises:
         BudgetExceeded: the prompt is longer than max_len and no truncation was asked for.
     """
-    if config.max_len is None or around + len(ids) <= config.max_len:
-        return ids, 0
+    if config.max_len is None or around + tokens <= config.max_len:
+        return [(0, tokens)]
     if config.truncation is None:
         raise BudgetExceeded(
-            f"{count(around + len(ids))} tokens to read, more than max_len {count(config.max_len)}",
+            f"{count(around + tokens)} tokens to read, more than max_len {count(config.max_len)}",
             "raise max_len, or let it be cut: --set truncation=middle (or prefix, suffix)",
         )
     room = max(0, config.max_len - around)
-    cut = len(ids) - room
+    cut = tokens - room
     if config.truncation == "suffix":
-        return ids[cut:], cut
+        return [(cut, tokens)]
     if config.truncation == "prefix":
-        return ids[:room], cut
+        return [(0, room)]
     front = room // 2
-    return ids[:front] + ids[front + cut :], cut
+    return [(0, front), (front + cut, tokens)]
 
 
 def feed(session: "Session", ids: Sequence[int], chunk: int, progress: Progress) -> None:
@@ -289,7 +296,7 @@ def read_prompt(
     ids = tokenizer.encode(text) if isinstance(text, str) else text
     prompt = build_prompt(tokenizer, engine.config, task, **fields)
     around = len(prompt.head_ids) + len(prompt.tail_ids)
-    kept, truncated = truncate(ids, engine.config, around)
+    kept = [i for a, b in kept_ranges(len(ids), engine.config, around) for i in ids[a:b]]
     check_budget(around + len(kept), budget)
     document = [*prompt.head_ids, *kept]
     tell_memory(engine, policy or engine.config.model.type, around + len(kept), out)
@@ -304,4 +311,4 @@ def read_prompt(
         feed(session, document, chunk, progress)
         feed(session, prompt.tail_ids, chunk, progress)
         elapsed = progress.elapsed
-    return Reading(around + len(ids), session.stats.tokens_read, truncated, elapsed)
+    return Reading(around + len(ids), session.stats.tokens_read, len(ids) - len(kept), elapsed)

@@ -1,12 +1,16 @@
 """`infllm ask`: a question about documents of any length."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from infllm.cli import options as opt
 from infllm.cli.errors import ExitCode, UsageError
 from infllm.cli.output import Output
+
+if TYPE_CHECKING:
+    from infllm.cli.memory import Memory
+    from infllm.cli.tasks.questions import Reply
 
 Question = Annotated[
     str | None,
@@ -17,6 +21,21 @@ Question = Annotated[
 def ask(
     sources: opt.Sources = None,
     question: Question = None,
+    questions: Annotated[
+        str | None,
+        typer.Option(
+            "--questions", metavar="FILE", help="Ask each line of a file, in place of QUESTION."
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="With --questions: JSON lines; what is answered there is not asked again.",
+        ),
+    ] = None,
     preset: opt.Preset = None,
     model: opt.Model = None,
     policy: opt.Policy = None,
@@ -24,6 +43,11 @@ def ask(
     device: opt.Device = None,
     dtype: opt.Dtype = None,
     password: opt.Password = None,
+    read_back: opt.ReadBack = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Draw which parts of the document were looked up.")
+    ] = False,
+    plot: opt.Plot = None,
     max_new_tokens: opt.MaxNewTokens = 256,
     temperature: opt.Temperature = 0.0,
     top_p: opt.TopP = 1.0,
@@ -32,24 +56,44 @@ def ask(
     seed: opt.Seed = None,
     stop: opt.Stop = None,
     max_tokens: opt.Budget = None,
+    no_cache: opt.NoCache = False,
     offline: opt.Offline = False,
     dry_run: opt.DryRun = False,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = 0,
 ) -> None:
-    """Ask a question about documents of any length.
+    """Ask a question about documents of any length, or about a memory of them.
 
-    The answer streams to standard output, all else goes to standard error.
+    The answer streams to standard output, all else goes to standard error: the sentences that it
+    rests on, with page or line, and what reading took. What was read is kept for the next question.
 
     \b
     Examples:
       infllm ask book.pdf "Who inherits the house?"
       infllm ask src/ docs/ "Where is the retry limit set?"
+      infllm ask book.mem --questions questions.txt -o answers.jsonl
       cat book.txt | infllm ask - "Who is the narrator?" --json
     """
+    from infllm.cli.plots import check_plot
+
     out = Output("ask", as_json, quiet, verbose)
     choice = opt.engine_choice(preset, model, policy, settings, device, dtype, offline)
+    sampling = opt.Sampling(
+        max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed, tuple(stop or ())
+    )
+    check_plot(plot)
+    if questions is not None:
+        from infllm.cli.commands.ask_many import ask_many
+
+        sources = [*(sources or []), *([question] if question is not None else [])]
+        keep, back = not no_cache, read_back
+        ask_many(
+            out, choice, sources, questions, output, password, sampling, back, max_tokens, keep
+        )
+        return
+    if output is not None:
+        raise UsageError("--output goes with --questions", "write > answer.txt for one answer")
     sources, question = _split(sources, question)
     if dry_run:
         from infllm.cli.commands.inspect import report
@@ -57,51 +101,99 @@ def ask(
         report(out, choice, sources, password, max_tokens)
         return
 
-    from infllm.cli.reading import (
-        open_all,
-        peak_memory_bytes,
-        preset_name,
-        read_prompt,
-        with_prompt_stops,
-    )
-    from infllm.cli.tasks.answer import generate_answer
+    from infllm.cli.reading import peak_memory_bytes, preset_name, with_prompt_stops
+    from infllm.cli.remember import remember
+    from infllm.cli.tasks.questions import ask_memory
     from infllm.cli.text import seconds, size
 
-    sampling = opt.Sampling(
-        max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed, tuple(stop or ())
+    engine, memory = remember(
+        choice, sources, password, out, question=question, budget=max_tokens, keep=not no_cache
     )
-    collection, engine = open_all(choice, sources, password, out)
     with engine:
         sampling = with_prompt_stops(engine, sampling)
-        session = engine.session()
-        reading = read_prompt(
-            engine, session, collection.text, "ask", {"question": question}, out, max_tokens
-        )
-        answer = generate_answer(session, engine.tokenizer, sampling, out.write)
+        back = engine.config.read_back if read_back is None else read_back
+        reply = ask_memory(engine, memory, question, sampling, out.write, back)
         out.line()
         kind = engine.config.model.type
-        name = preset_name(engine.config, choice)
+        name = preset_name(engine.config, choice) if not memory.choice else memory.choice["name"]
         out.object(
             {
-                "answer": answer.text,
-                "question": question,
-                "sources": list(sources),
-                "citations": [],
-                **reading.fields,
-                "tokens_generated": answer.tokens,
-                "seconds_answering": round(answer.seconds, 3),
-                "finish": answer.finish,
+                **answer_fields(question, reply),
+                "sources": [document.source for document in memory.collection.documents],
+                **reading_fields(memory, reply),
                 "preset": name,
                 "policy": kind,
                 "device": str(engine.device),
                 "peak_memory_bytes": peak_memory_bytes(),
             }
         )
+        tell_citations(reply, out)
+        if explain:
+            tell_lookups(memory, reply, out)
+        if plot is not None:
+            from infllm.cli.plots import draw_lookups
+
+            answer = reply.answer
+            length = memory.session.position
+            draw_lookups(plot, reply.looks, answer.units, answer.pieces, length, question)
+            out.note(f"drew {plot}")
+    read = "" if memory.reused else f"{memory.reading.plus(reply.tokens).sentence}, "
     out.note(
-        f"{reading.sentence}, answered in {seconds(answer.seconds)}; "
+        f"{read}answered in {seconds(reply.seconds + reply.answer.seconds)}; "
         f"{name}, {kind}, peak memory {size(peak_memory_bytes())}"
     )
-    tell_finish(answer.finish, sampling.max_new_tokens, out)
+    tell_finish(reply.answer.finish, sampling.max_new_tokens, out)
+
+
+def answer_fields(question: str, reply: "Reply") -> dict:
+    """What JSON says of one answer."""
+    return {
+        "answer": reply.answer.text,
+        "question": question,
+        "citations": [citation.fields for citation in reply.citations],
+        "tokens_generated": reply.answer.tokens,
+        "tokens_read_back": reply.read_back,
+        "seconds_answering": round(reply.seconds + reply.answer.seconds, 3),
+        "finish": reply.answer.finish,
+    }
+
+
+def reading_fields(memory: "Memory", reply: "Reply") -> dict:
+    """What JSON says of the reading: now, or when the memory was made."""
+    return {
+        **memory.reading.plus(reply.tokens - reply.read_back).fields,
+        "memory": str(memory.folder) if memory.folder is not None else None,
+        "reused": memory.reused,
+    }
+
+
+def tell_citations(reply: "Reply", out: Output) -> None:
+    """The sentences that the answer rests on, numbered, under it."""
+    from infllm.cli.text import one_line
+
+    for number, citation in enumerate(reply.citations, start=1):
+        mark = "" if citation.verified else " (not found word for word)"
+        out.note(f'[{number}] {citation.place}: "{one_line(citation.quote)}"{mark}')
+
+
+def tell_lookups(memory: "Memory", reply: "Reply", out: Output) -> None:
+    """The strip of --explain, as wide as the terminal."""
+    import shutil
+    import sys
+
+    from infllm.cli.tasks.explain import draw_strip
+
+    if not reply.looks:
+        out.note("nothing was looked up: the whole text is within the window, or has no units")
+        return
+    width = min(200, shutil.get_terminal_size().columns) if sys.stderr.isatty() else 80
+    answer = reply.answer
+    length = memory.session.position
+    steps = answer.units if not reply.read_back else []
+    pieces = answer.pieces if not reply.read_back else []
+    out.note_lines("\n".join(draw_strip(reply.looks, steps, pieces, length, width)))
+    if reply.read_back:
+        out.note(f"read back {reply.read_back} tokens of it, and answered from these")
 
 
 def tell_finish(finish: str, max_new_tokens: int, out: Output) -> None:

@@ -133,35 +133,49 @@ class Skipped:
     reason: str
 
 
+def _header(document: Document, number: int) -> str:
+    name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in document.source)
+    gap = "\n\n" if number else ""
+    return f"{gap}# {name}\n\n"
+
+
 @dataclass
 class Collection:
     """All documents of one call, and their texts as one.
 
     With more than one document each is preceded by a line ``# source``; the characters of that
-    line have an origin too (its source, nothing else).
+    line have an origin too (its source, nothing else). ``headers`` are those lines, one a
+    document, made where they are not given.
     """
 
     documents: list[Document]
     skipped: list[Skipped] = field(default_factory=list)
+    headers: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        if not self.headers:
+            several = len(self.documents) > 1
+            self.headers = [
+                _header(document, number) if several else ""
+                for number, document in enumerate(self.documents)
+            ]
         pieces: list[str] = []
         self._starts: list[int] = []  # where each document's header begins
         self._bodies: list[int] = []  # where each document's text begins
         length = 0
-        for number, document in enumerate(self.documents):
-            header = ""
-            if len(self.documents) > 1:
-                name = "".join(
-                    c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in document.source
-                )
-                header = f"{chr(10) * 2 if number else ''}# {name}\n\n"
+        for document, header in zip(self.documents, self.headers, strict=True):
             self._starts.append(length)
             length += len(header)
             self._bodies.append(length)
             length += len(document.text)
             pieces += [header, document.text]
         self.text = "".join(pieces)
+
+    def extended(self, documents: list[Document]) -> Collection:
+        """With more documents behind these, whose text stays as it is."""
+        count = len(self.documents)
+        more = [_header(document, count + number) for number, document in enumerate(documents)]
+        return Collection([*self.documents, *documents], self.skipped, [*self.headers, *more])
 
     @property
     def warnings(self) -> list[str]:

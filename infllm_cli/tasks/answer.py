@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from infllm.cli.options import Sampling
@@ -10,17 +10,24 @@ from infllm.cli.text import clean
 
 if TYPE_CHECKING:
     from infllm.engine import Session
+    from infllm.engine.session import UnitMass
     from infllm.engine.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Text, and what it took. `finish` is "stop", "length" or "interrupted"."""
+    """Text, and what it took. `finish` is "stop", "length" or "interrupted".
+
+    `units`, if they were asked for: of each token, the memory units that chose it; `pieces` are
+    the tokens' texts.
+    """
 
     text: str
     tokens: int
     seconds: float
     finish: str
+    units: list[list["UnitMass"]] = field(default_factory=list)
+    pieces: list[str] = field(default_factory=list)
 
 
 class StopTexts:
@@ -79,6 +86,7 @@ def generate_answer(
     tokenizer: "Tokenizer",
     sampling: Sampling,
     write: Callable[[str], None] = lambda text: None,
+    units: bool = False,
 ) -> Answer:
     """Generate from what `session` has read and `write` each piece as soon as it is sure.
 
@@ -86,6 +94,8 @@ def generate_answer(
     """
     stops, trimmed, stream = StopTexts(sampling.stop), Trimmed(), tokenizer.stream()
     pieces: list[str] = []
+    attended: list[list[UnitMass]] = []
+    spelled: list[str] = []
     tokens, finish = 0, "stop"
     started = time.monotonic()
 
@@ -102,10 +112,14 @@ def generate_answer(
         top_k=sampling.top_k,
         repetition_penalty=sampling.repetition_penalty,
         seed=sampling.seed,
+        units=units,
     )
     try:
         for token in generated:
             tokens += 1
+            if units:
+                attended.append(token.units)
+                spelled.append(tokenizer.decode([token.id]))
             emit(stops.push(clean(stream.push(token.id))))
             if stops.stopped:
                 break
@@ -115,4 +129,5 @@ def generate_answer(
             finish = "length"
     except KeyboardInterrupt:
         finish = "interrupted"
-    return Answer("".join(pieces), tokens, time.monotonic() - started, finish)
+    took = time.monotonic() - started
+    return Answer("".join(pieces), tokens, took, finish, attended, spelled)

@@ -35,6 +35,7 @@ def quiet_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     for name in list(os.environ):
         if name.startswith("INFLLM_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("INFLLM_CACHE_MAX", "0")
     for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, "1" if name != "TRANSFORMERS_VERBOSITY" else "error")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))

@@ -19,7 +19,7 @@ class FakeTokenizer:
         self.words = ["<|begin|>", "<|end|>"]
         self.ids = {word: i for i, word in enumerate(self.words)}
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, inner: bool = False) -> list[int]:
         ids = []
         for word in self._split(text):
             if word not in self.ids:
@@ -74,14 +74,27 @@ class FakeSession:
             raise KeyboardInterrupt
         self.given.extend(ids)
 
-    def end(self) -> None:
+    def end(self, units: bool = False) -> None:
         self.ended.append(len(self.given))
+
+    def fork(self) -> "FakeSession":
+        other = FakeSession(self.engine, self.policy, list(self.given), list(self.ended))
+        self.engine.sessions.append(other)
+        return other
+
+    def in_sight(self) -> list[tuple[int, int]]:
+        return [(0, len(self.given))]
+
+    @property
+    def position(self) -> int:
+        return len(self.given)
 
     @property
     def stats(self) -> Any:
         return SimpleNamespace(tokens_read=len(self.given), device_bytes=0, host_bytes=0)
 
     def generate(self, max_new_tokens: int, **sampling: Any) -> Iterator[Any]:
+        sampling.pop("units", None)
         self.engine.sampling = {"max_new_tokens": max_new_tokens, **sampling}
         words = self.engine.tokenizer.encode(self.engine.answer(self.text()))
         for n, token in enumerate(words[:max_new_tokens]):

@@ -12,6 +12,7 @@ def test_answer_alone_on_stdout(infllm, fakes, book):
     assert result.code == 0
     assert result.out == "12345\n"
     assert result.err == (
+        f'[1] {book}, line 1: "The pass key is 12345."\n'
         "read 1,214 tokens in T (R tok/s), answered in T; pocket, inf-llm, peak memory M\n"
     )
     assert fakes.engine.closed
@@ -19,7 +20,9 @@ def test_answer_alone_on_stdout(infllm, fakes, book):
 
 def test_document_and_question_are_segments_of_their_own(infllm, fakes, book):
     infllm("ask", book, "What is the pass key?")
-    assert fakes.engine.sessions[0].ended == [1207, 1214]
+    document, question, *_ = fakes.engine.sessions
+    assert document.ended == [1207]
+    assert question.ended == [1207, 1214]
 
 
 def test_query_is_the_same_command(infllm, fakes, book):
@@ -38,7 +41,17 @@ def test_json(infllm, fakes, book):
     assert fields["schema"] == 1
     assert fields["command"] == "ask"
     assert fields["answer"] == "12345"
-    assert fields["citations"] == []
+    [citation] = fields["citations"]
+    assert 0 < citation.pop("score") <= 1
+    assert citation == {
+        "source": str(book),
+        "page": None,
+        "line": 1,
+        "chapter": None,
+        "quote": "The pass key is 12345.",
+        "verified": True,
+    }
+    assert (fields["memory"], fields["reused"]) == (None, False)
     assert (fields["tokens_given"], fields["tokens_read"]) == (1214, 1214)
     assert fields["tokens_truncated"] == 0
     assert fields["seconds"] >= 0
@@ -117,14 +130,14 @@ def test_truncation_happens_only_when_asked_for_and_is_told(infllm, fakes, book)
 
 
 def test_memory_is_predicted_before_reading(infllm, fakes, book, monkeypatch):
-    assert "the memory of 1,214 tokens takes 1.21 MB on the host\n" in (
+    assert "the memory of 1,207 tokens takes 1.21 MB on the host\n" in (
         infllm("ask", "-v", book, "What is the pass key?").raw_err
     )
     monkeypatch.setattr("infllm.cli.reading.available_memory_bytes", lambda: 10**6)
     result = infllm("ask", book, "What is the pass key?")
     assert result.out == "12345\n"
     assert result.raw_err.startswith(
-        "warning: the memory of 1,214 tokens takes about 1.21 MB, and 1 MB are free; "
+        "warning: the memory of 1,207 tokens takes about 1.21 MB, and 1 MB are free; "
     )
 
 
@@ -135,7 +148,7 @@ def test_budget(infllm, fakes, book):
         "error: 1,214 tokens to read, more than the budget of 1,000\n"
         "hint: raise --max-tokens, or give fewer sources\n"
     )
-    assert fakes.engine.sessions[0].given == []
+    assert fakes.engine.sessions == []
 
 
 def test_ctrl_c_while_reading_says_how_far_it_came(infllm, fakes, tmp_path):
@@ -149,7 +162,7 @@ def test_ctrl_c_while_reading_says_how_far_it_came(infllm, fakes, tmp_path):
     result = infllm("ask", long, "What?")
     assert (result.code, result.out) == (130, "")
     assert result.err == (
-        "error: interrupted after reading 4,096 of 10,004 tokens\n"
+        "error: interrupted after reading 4,096 of 10,001 tokens\n"
         "hint: nothing was answered; the same command starts over\n"
     )
     result = infllm("ask", long, "What?", "--json")

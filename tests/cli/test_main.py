@@ -35,7 +35,7 @@ def test_help_imports_nothing_heavy():
     )
     result = spawn(sys.executable, "-c", code)
     assert result.stderr == "[]\n[]\n"
-    assert "Ask a question about documents of any length." in result.stdout
+    assert "Ask a question about documents of any length, or about a memory" in result.stdout
 
 
 def test_no_arguments_is_help_on_stderr(infllm):

@@ -1,0 +1,92 @@
+"""`infllm index`: read documents once, into a memory that is asked for ever."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infllm.cli import options as opt
+from infllm.cli.errors import UsageError
+from infllm.cli.output import Output
+
+
+def index(
+    sources: opt.Sources = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="NAME.mem", help="Folder of the memory."),
+    ] = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add the sources to the memory that is there.")
+    ] = False,
+    preset: opt.Preset = None,
+    model: opt.Model = None,
+    policy: opt.Policy = None,
+    settings: opt.Settings = None,
+    device: opt.Device = None,
+    dtype: opt.Dtype = None,
+    password: opt.Password = None,
+    max_tokens: opt.Budget = None,
+    offline: opt.Offline = False,
+    dry_run: opt.DryRun = False,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """Read documents into a memory file, to ask as often as you like.
+
+    A run that is stopped goes on where it was when the same command is given again.
+
+    \b
+    Examples:
+      infllm index book.pdf -o book.mem
+      infllm ask book.mem "Who inherits the house?"
+      infllm index --append sequel.pdf -o book.mem
+    """
+    from infllm.cli.reading import need_sources
+
+    out = Output("index", as_json, quiet, verbose)
+    choice = opt.engine_choice(preset, model, policy, settings, device, dtype, offline)
+    example = "infllm index book.pdf -o book.mem"
+    sources = need_sources(sources, example)
+    if output is None:
+        raise UsageError("no place for the memory given", f"for example: {example}")
+    if dry_run:
+        from infllm.cli.commands.inspect import report
+
+        report(out, choice, sources, password, max_tokens)
+        return
+
+    from infllm.cli.memory import append_to_memory
+    from infllm.cli.progress import peak_memory_bytes
+    from infllm.cli.reading import check_budget, open_config, open_engine, read_documents
+    from infllm.cli.remember import bytes_of, choice_of, index_sources
+    from infllm.cli.text import plural, size
+
+    folder = Path(output)
+    if append:
+        choice = choice_of(folder, choice)
+        config = open_config(choice)
+        collection = read_documents(sources, password, out)
+        engine = open_engine(config, choice, out)
+        assert engine.tokenizer is not None
+        check_budget(len(engine.tokenizer.encode(collection.text)), max_tokens)
+        memory = append_to_memory(engine, folder, collection, out)
+    else:
+        engine, memory = index_sources(choice, sources, password, folder, out, max_tokens)
+    documents = memory.collection.documents
+    engine.close()
+    out.line(str(folder))
+    out.object(
+        {
+            "memory": str(folder),
+            "sources": [document.source for document in documents],
+            **memory.reading.fields,
+            "bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+    )
+    out.note(
+        f"{memory.reading.sentence}; {plural(len(documents), 'document')}, {bytes_of(folder)} on "
+        f"disk, peak memory {size(peak_memory_bytes())}"
+    )

@@ -1,0 +1,401 @@
+"""Documents that were read: what every question starts from, in this process or on disk.
+
+collection ─ plan_reading ─> Plan ─ read_memory ─> Memory ─ fork ─> a question
+                                       │   ▲
+                                       ▼   │ open_memory
+                                     a folder
+"""
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from infllm.cli.documents import Collection, Document, Span
+from infllm.cli.errors import Interrupted
+from infllm.cli.output import Output
+from infllm.cli.passages import Passages
+from infllm.cli.progress import Progress, peak_memory_bytes
+from infllm.cli.reading import Reading, check_budget, feed, kept_ranges, tell_memory
+from infllm.cli.text import count
+
+if TYPE_CHECKING:
+    from infllm.engine import Engine, Session
+
+DOCUMENTS = "documents.json"  # in a memory's folder: texts and where each character came from
+OFFSETS = "offsets.npy"  # character of the text at which each token that was read begins
+READING = "reading.json"  # beside the memory and not part of it: how long reading took
+CONTENT = "infllm documents 1"  # tells our folders from other sessions that someone saved
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of a collection goes through the model: head_ids, then ids.
+
+    `kept` are the ranges of the collection's tokens that ids is made of; `given` counts head and
+    document before truncation.
+    """
+
+    collection: Collection
+    head_ids: list[int]
+    ids: list[int]
+    kept: list[tuple[int, int]]
+    offsets: np.ndarray  # int64 [len(ids)], characters; empty where the tokenizer cannot tell
+    given: int
+
+    @property
+    def tokens(self) -> int:
+        return len(self.head_ids) + len(self.ids)
+
+    @property
+    def digest(self) -> str:
+        """Of the ids and of what they are cited as."""
+        whole = hashlib.sha256(np.array([*self.head_ids, *self.ids], dtype="<u4").tobytes())
+        whole.update(pack_documents(self.collection))
+        return whole.hexdigest()
+
+
+@dataclass
+class Memory:
+    """A session that has read a collection. Questions go to forks of it.
+
+    `folder`: where it is kept, if it is. `reused`: it was not read now. `choice`: preset and
+    overrides that it was read with, as the command line had them.
+    """
+
+    session: "Session"
+    passages: Passages
+    reading: Reading
+    folder: Path | None = None
+    reused: bool = False
+    choice: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def collection(self) -> Collection:
+        return self.passages.collection
+
+
+def plan_reading(
+    engine: "Engine", collection: Collection, tail_tokens: int, budget: int | None = None
+) -> Plan:
+    """`tail_tokens`: room for a question, where the configuration's max_len bounds the whole.
+
+    Raises:
+        BudgetExceeded: more tokens than `budget`, or than max_len lets in uncut.
+    """
+    from infllm.engine.prompt import build_prompt
+
+    tokenizer = engine.tokenizer
+    assert tokenizer is not None
+    head = build_prompt(tokenizer, engine.config, "ask", question="").head_ids
+    ids = tokenizer.encode(collection.text)
+    kept = kept_ranges(len(ids), engine.config, len(head) + tail_tokens)
+    chosen = [i for a, b in kept for i in ids[a:b]] if kept != [(0, len(ids))] else ids
+    check_budget(len(head) + len(chosen) + tail_tokens, budget)
+    try:
+        offsets = np.array(tokenizer.offsets(collection.text, ids), dtype=np.int64)
+        offsets = np.concatenate([offsets[a:b] for a, b in kept])
+    except ValueError:  # the tokenizer changes the text on the way
+        offsets = np.empty(0, dtype=np.int64)
+    return Plan(collection, head, chosen, kept, offsets, len(head) + len(ids))
+
+
+def read_memory(
+    engine: "Engine",
+    plan: Plan,
+    out: Output,
+    folder: Path | None = None,
+    choice: dict[str, Any] | None = None,
+    label: str = "reading",
+) -> Memory:
+    """Read what is planned; with `folder`, into a memory file, going on where one was left.
+
+    Raises:
+        Interrupted: Ctrl-C; says how far reading came and what is kept of it.
+        infllm.engine.errors.MemoryFileError: the folder cannot be written.
+    """
+    tell_memory(engine, engine.config.model.type, plan.tokens, out)
+    passages = Passages(plan.collection, plan.offsets, len(plan.head_ids))
+    ids = [*plan.head_ids, *plan.ids]
+    if folder is None:
+        session = engine.session()
+        with Progress(out, label, len(ids), _memory_of(engine, session)) as progress:
+            feed(session, ids, engine.config.chunk_size, progress)
+            elapsed = progress.elapsed
+        reading = Reading(plan.given, session.stats.tokens_read, plan.given - len(ids), elapsed)
+        return Memory(session, passages, reading, choice=choice or {})
+
+    from infllm.engine import MemoryWriter
+
+    session, done, spent = _begun(engine, folder, plan)
+    if done:
+        out.note(f"going on at token {count(done)} of {count(len(ids))}, where reading had stopped")
+    extra = _about(plan, choice or {})
+    with (
+        MemoryWriter(session, folder, extra=extra, extra_files=_extra_files(plan)) as writer,
+        Progress(out, label, len(ids), _memory_of(engine, session)) as progress,
+    ):
+        progress.skip(done)
+        try:
+            for start in range(done, len(ids), engine.config.chunk_size):
+                part = ids[start : start + engine.config.chunk_size]
+                writer.read(part)
+                progress.advance(len(part))
+                _note_time(folder, spent + progress.elapsed)
+            session.end()
+            writer.finish()
+        except KeyboardInterrupt:
+            saved = session.manifest.tokens_given if session.manifest else 0
+            raise Interrupted(
+                f"interrupted after reading {count(session.stats.tokens_read)} of "
+                f"{count(len(ids))} tokens",
+                f"the same command goes on at token {count(saved)}"
+                if saved
+                else "the same command starts over",
+            ) from None
+        elapsed = progress.elapsed
+    _note_time(folder, spent + elapsed)
+    reading = Reading(plan.given, session.stats.tokens_read, plan.given - len(ids), elapsed, done)
+    return Memory(session, passages, reading, folder, choice=choice or {})
+
+
+def open_memory(engine: "Engine", folder: Path) -> Memory:
+    """A memory that was kept, without reading anything again.
+
+    Raises:
+        infllm.engine.errors.MemoryFileError: it is damaged, unfinished, of another model,
+            tokenizer or configuration, or no memory of documents.
+    """
+    session = engine.open(folder)
+    about = about_memory(folder)
+    collection = unpack_documents(_read_extra(folder, DOCUMENTS))
+    offsets = np.load(io.BytesIO(_read_extra(folder, OFFSETS)), allow_pickle=False)
+    seconds = noted_time(folder)
+    reading = Reading(
+        about["tokens_given"], session.stats.tokens_read, about["tokens_truncated"], seconds
+    )
+    passages = Passages(collection, offsets, about["head"])
+    return Memory(session, passages, reading, folder, True, about["choice"])
+
+
+def save_memory(session: "Session", memory: Memory, folder: Path) -> None:
+    """Keep a session that went on from `memory` in a folder of its own.
+
+    Raises:
+        infllm.engine.errors.MemoryFileError: the folder cannot be written.
+    """
+    passages = memory.passages
+    about = {
+        "content": CONTENT,
+        "sources": [document.source for document in memory.collection.documents],
+        "head": passages.first,
+        "tokens_given": memory.reading.tokens_given,
+        "tokens_truncated": memory.reading.tokens_truncated,
+        "digest": hashlib.sha256(str(session.position).encode()).hexdigest(),
+        "choice": memory.choice,
+    }
+    offsets = np.asarray(passages.offsets)
+    files = {DOCUMENTS: pack_documents(memory.collection), OFFSETS: _array_bytes(offsets)}
+    session.save(folder, extra=about, extra_files=files)
+    _note_time(folder, memory.reading.seconds)
+
+
+def append_to_memory(engine: "Engine", folder: Path, added: Collection, out: Output) -> Memory:
+    """Read further documents into a memory; a run that dies leaves the old memory.
+
+    Raises:
+        infllm.engine.errors.MemoryFileError: as for `open_memory`, or it cannot be written.
+    """
+    from infllm.engine import MemoryWriter
+
+    memory = open_memory(engine, folder)
+    old = memory.collection
+    collection = old.extended(added.documents)
+    text = collection.text[len(old.text) :]
+    tokenizer = engine.tokenizer
+    assert tokenizer is not None
+    ids = tokenizer.encode(text, inner=True)
+    try:
+        offsets = np.array(tokenizer.offsets(text, ids), dtype=np.int64) + len(old.text)
+    except ValueError:
+        offsets = np.empty(0, dtype=np.int64)
+    whole = np.concatenate([memory.passages.offsets, offsets])
+    if not (len(offsets) and len(memory.passages.offsets)):
+        whole = whole[:0]
+    passages = Passages(collection, whole, memory.passages.first)
+    session = memory.session
+    about = {**about_memory(folder), "tokens_given": memory.reading.tokens_given + len(ids)}
+    about["sources"] = [document.source for document in collection.documents]
+    about["digest"] = hashlib.sha256(
+        bytes.fromhex(about["digest"]) + pack_documents(collection)
+    ).hexdigest()
+    with (
+        MemoryWriter(session, folder, extra=about) as writer,
+        Progress(out, "reading", len(ids), _memory_of(engine, session)) as progress,
+    ):
+        # One save, at the end: a checkpoint in between would be neither the old nor the new.
+        try:
+            for start in range(0, len(ids), engine.config.chunk_size):
+                part = ids[start : start + engine.config.chunk_size]
+                session.read(part)
+                progress.advance(len(part))
+            session.end()
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted after reading {count(progress.done)} of {count(len(ids))} tokens",
+                "the memory is as it was; the same command starts over",
+            ) from None
+        files = {DOCUMENTS: pack_documents(collection), OFFSETS: _array_bytes(whole)}
+        writer.finish(extra=about, extra_files=files)
+        elapsed = progress.elapsed
+    _note_time(folder, noted_time(folder) + elapsed)
+    reading = Reading(
+        about["tokens_given"],
+        session.stats.tokens_read,
+        about["tokens_truncated"],
+        elapsed,
+        memory.reading.tokens_read,
+    )
+    return Memory(session, passages, reading, folder, choice=about["choice"])
+
+
+def about_memory(folder: Path) -> dict[str, Any]:
+    """What a memory says of itself, from its manifest alone: sources, tokens, choice, head.
+
+    Raises:
+        infllm.engine.errors.MemoryFileError: there is no memory, or not one of documents.
+    """
+    from infllm.engine.errors import MemoryFileError
+    from infllm.engine.manifest import read_manifest
+
+    extra = read_manifest(folder).extra
+    if not isinstance(extra, dict) or extra.get("content") != CONTENT:
+        raise MemoryFileError(
+            f"{folder} is a memory without documents",
+            "make one with: infllm index SOURCE -o NAME.mem",
+            reason="foreign",
+        )
+    return extra
+
+
+def is_memory(source: str) -> bool:
+    """Whether a path is a memory's folder, in whatever state."""
+    from infllm.engine.manifest import MANIFEST
+
+    manifest = Path(source) / MANIFEST
+    try:
+        with manifest.open("rb") as file:
+            return b'"tokens_given"' in file.read(1 << 20)
+    except OSError:
+        return False
+
+
+def noted_time(folder: Path) -> float:
+    """Seconds that reading a memory took; 0 where that is not known any more."""
+    try:
+        return float(json.loads((folder / READING).read_text())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+def _note_time(folder: Path, seconds: float) -> None:
+    from infllm.engine.manifest import MANIFEST
+
+    if not (folder / MANIFEST).exists():
+        return  # a folder without a memory holds nothing of ours
+    path = folder / READING
+    temporary = path.with_suffix(".new")
+    temporary.touch(mode=0o600)
+    temporary.write_text(json.dumps({"seconds": round(seconds, 3), "when": round(time.time())}))
+    temporary.replace(path)
+
+
+def _begun(engine: "Engine", folder: Path, plan: Plan) -> tuple["Session", int, float]:
+    """The session of an unfinished reading of the same, its tokens and seconds; or a new one."""
+    from infllm.engine.errors import MemoryFileError
+    from infllm.engine.manifest import read_manifest
+
+    try:
+        manifest = read_manifest(folder)
+        same = isinstance(manifest.extra, dict) and manifest.extra.get("digest") == plan.digest
+        if same and not manifest.complete:
+            session, done = engine.resume(folder)
+            return session, done, noted_time(folder)
+    except MemoryFileError:
+        pass  # of something else, or damaged: it is written anew
+    return engine.session(), 0, 0.0
+
+
+def _about(plan: Plan, choice: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "content": CONTENT,
+        "sources": [document.source for document in plan.collection.documents],
+        "head": len(plan.head_ids),
+        "tokens_given": plan.given,
+        "tokens_truncated": plan.given - plan.tokens,
+        "digest": plan.digest,
+        "choice": choice,
+    }
+
+
+def _extra_files(plan: Plan) -> dict[str, bytes]:
+    return {DOCUMENTS: pack_documents(plan.collection), OFFSETS: _array_bytes(plan.offsets)}
+
+
+def _array_bytes(offsets: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, offsets.astype("<u4"), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def pack_documents(collection: Collection) -> bytes:
+    """A collection as JSON; `unpack_documents` gives an equal one."""
+    documents = []
+    for document, header in zip(collection.documents, collection.headers, strict=True):
+        fields = asdict(document)
+        fields["spans"] = [list(vars_of(span)) for span in document.spans]
+        documents.append({**fields, "header": header})
+    return json.dumps(documents, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+def vars_of(span: Span) -> Sequence[Any]:
+    return (
+        span.start,
+        span.end,
+        span.source,
+        span.page,
+        span.page_index,
+        span.chapter,
+        span.line,
+    )
+
+
+def unpack_documents(data: bytes) -> Collection:
+    """What `pack_documents` wrote."""
+    documents, headers = [], []
+    for fields in json.loads(data):
+        headers.append(fields.pop("header"))
+        fields["spans"] = [Span(*span) for span in fields["spans"]]
+        documents.append(Document(**fields))
+    return Collection(documents, headers=headers)
+
+
+def _read_extra(folder: Path, name: str) -> bytes:
+    from infllm.engine.manifest import read_extra
+
+    return read_extra(folder, name)
+
+
+def _memory_of(engine: "Engine", session: "Session") -> Any:
+    def memory() -> int:
+        stats = session.stats
+        on_gpu = engine.device.type != "cpu"
+        return stats.device_bytes + stats.host_bytes if on_gpu else peak_memory_bytes()
+
+    return memory

@@ -1,0 +1,228 @@
+"""Where an answer stands: from what its tokens attended to sentences of the sources."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from infllm.cli.documents import Collection
+from infllm.cli.passages import Passages
+from infllm.cli.text import one_line
+
+if TYPE_CHECKING:
+    from infllm.engine.session import UnitMass
+
+LIMIT = 3  # citations of an answer
+PLACES = 16  # units that sentences are taken from
+QUOTE_CHARS = 400  # of the longest quote
+REACH = 2 * QUOTE_CHARS  # characters around a unit in which its sentences begin and end
+LEAST_SCORE = 0.25  # of a citation; below it nothing is cited
+OF_BEST = 0.6  # a further citation scores at least this part of the best one
+ATTENTION_SHARE = 0.3  # of the score; the rest is the words that a sentence shares
+
+TOLD_SHARE = 0.35  # of these words, the answer's: a wrong answer must not outweigh the question
+
+Place = tuple[int, int, float]  # tokens start to stop - 1, absolute, and attention, 0..1
+
+_WORD = re.compile(r"\w+(?:[-'\u2019]\w+)*")
+_NO_END = "".join(f"(?<!\\b{short})" for short in ("[A-Z]", "Mr", "Mrs", "Dr", "St", "No", "vs"))
+_SENTENCE_END = re.compile(
+    rf"{_NO_END}(?<!e\.g)(?<!i\.e)[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u2019)\]]*(?=\s)"
+    r"|\n[ \t]*\n"
+)
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A sentence of a source. `verified`: it stands there, character for character.
+
+    `start` and `stop` are characters of the source's text; `score` is 0..1.
+    """
+
+    source: str
+    page: str | None
+    line: int | None
+    chapter: str | None
+    quote: str
+    score: float
+    verified: bool
+    start: int
+    stop: int
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "page": self.page,
+            "line": self.line,
+            "chapter": self.chapter,
+            "quote": self.quote,
+            "score": round(self.score, 4),
+            "verified": self.verified,
+        }
+
+    @property
+    def place(self) -> str:
+        """`book.pdf, p. 12` or `notes.txt, line 40`, and the chapter where there is one."""
+        place = [self.source]
+        if self.page is not None:
+            place.append(f"p. {self.page}")
+        elif self.line is not None:
+            place.append(f"line {self.line}")
+        if self.chapter is not None:
+            place.append(self.chapter)
+        return one_line(", ".join(place))
+
+
+class Evidence:
+    """Attention that a question and its answer gave to memory units.
+
+    Each pass counts by how much more than the mean of the units it looked up a unit received:
+    what all units get says nothing.
+    """
+
+    def __init__(self, steps: Iterable[Sequence["UnitMass"]] = ()) -> None:
+        self.mass: dict[tuple[int, int], float] = {}
+        for units in steps:
+            self.add(units)
+
+    def add(self, units: Sequence["UnitMass"]) -> None:
+        """The units of one pass."""
+        if not units:
+            return
+        mean = sum(unit.mass for unit in units) / len(units)
+        for unit in units:
+            place = unit.start, unit.stop
+            self.mass[place] = self.mass.get(place, 0.0) + max(0.0, unit.mass - mean)
+
+    def ranked(self, limit: int = PLACES) -> list[Place]:
+        """The units with most evidence, each with its part of the largest."""
+        best = sorted(self.mass.items(), key=lambda item: (-item[1], item[0]))[:limit]
+        most = best[0][1] if best else 0.0
+        return [(start, stop, mass / most if most else 0.0) for (start, stop), mass in best]
+
+
+class Found(NamedTuple):
+    """A sentence, as characters of the collection's text; score 0..1."""
+
+    score: float
+    start: int
+    stop: int
+
+
+def cite(
+    passages: Passages, places: Sequence[Place], question: str, answer: str, limit: int = LIMIT
+) -> list[Citation]:
+    """The sentences in `places` that support `answer` best, best first; none when nothing there
+    speaks for it."""
+    chosen: list[Citation] = []
+    for found in supporting(passages, places, question, answer):
+        if found.score < LEAST_SCORE or (chosen and found.score < OF_BEST * chosen[0].score):
+            break
+        citation = _citation(passages.collection, found)
+        if citation is not None:
+            chosen.append(citation)
+        if len(chosen) == limit:
+            break
+    return chosen
+
+
+def supporting(
+    passages: Passages, places: Sequence[Place], question: str, answer: str
+) -> list[Found]:
+    """The sentences in `places`, by how much they speak to the question and for the answer."""
+    text = passages.collection.text
+    candidates: dict[tuple[int, int], float] = {}
+    for start, stop, attention in places:
+        characters = passages.characters(start, stop)
+        for sentence in sentences(text, *characters) if characters else ():
+            candidates[sentence] = max(attention, candidates.get(sentence, 0.0))
+    words = Words(text, question, answer)
+    scored = [
+        Found(ATTENTION_SHARE * attention + (1 - ATTENTION_SHARE) * words.support(text[a:b]), a, b)
+        for (a, b), attention in candidates.items()
+    ]
+    return sorted(scored, key=lambda found: (-found.score, found.start))
+
+
+class Words:
+    """What the words of a question and its answer are worth: the rarer in the text, the more."""
+
+    def __init__(self, text: str, question: str, answer: str) -> None:
+        lowered = text.lower()
+        asked, told = _words(question), _words(answer)
+        total = max(2, len(text) // 6)  # words of the text, about
+        self._worth = {
+            word: max(0.0, math.log(total / (1 + _occurrences(lowered, word))))
+            for word in asked | told
+        }
+        self._asked = sum(self._worth[word] for word in asked)
+        self._told = sum(self._worth[word] for word in told)
+        self._asked_words, self._told_words = asked, told
+        self._answer = " ".join(answer.lower().split()).strip(" .")
+
+    def support(self, sentence: str) -> float:
+        """How much of the question's and of the answer's words `sentence` has, 0..1."""
+        found = _words(sentence)
+        asked = sum(self._worth[w] for w in self._asked_words & found) / (self._asked or 1.0)
+        told = sum(self._worth[w] for w in self._told_words & found) / (self._told or 1.0)
+        if self._answer and self._answer in " ".join(sentence.lower().split()):
+            told = 1.0
+        return (1 - TOLD_SHARE) * asked + TOLD_SHARE * told if self._told_words else asked
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text.lower()))
+
+
+def _occurrences(lowered: str, word: str) -> int:
+    """About how often: substrings count, which makes short words cheap, as they should be."""
+    return lowered.count(word)
+
+
+def sentences(text: str, start: int, stop: int) -> list[tuple[int, int]]:
+    """The whole sentences that touch text[start:stop], as character ranges without blanks around.
+
+    A blank line ends one, too; one of more than `QUOTE_CHARS` characters is cut at its lines.
+    """
+    low, high = max(0, start - REACH), min(len(text), stop + REACH)
+    bounds = [low, *(found.end() for found in _SENTENCE_END.finditer(text, low, high)), high]
+    found: list[tuple[int, int]] = []
+    for a, b in pairwise(bounds):
+        if a < stop and b > start:
+            found += _cut(text, a, b, start, stop)
+    return found
+
+
+def _cut(text: str, a: int, b: int, start: int, stop: int) -> list[tuple[int, int]]:
+    piece = text[a:b]
+    a += len(piece) - len(piece.lstrip())
+    b -= len(piece) - len(piece.rstrip())
+    if a >= b or a >= stop or b <= start:
+        return []
+    if b - a <= QUOTE_CHARS:
+        return [(a, b)]
+    middle = (a + b) // 2
+    cuts = [found.start() for found in re.finditer(r"\n", text[a:b])] or [
+        found.start() for found in re.finditer(r"\s", text[a:b])
+    ]
+    cut = a + min(cuts, key=lambda at: abs(a + at - middle)) if cuts else middle
+    return [*_cut(text, a, cut, start, stop), *_cut(text, cut, b, start, stop)]
+
+
+def _citation(collection: Collection, found: Found) -> Citation | None:
+    """A sentence of the joined text as a citation; None if no source has it."""
+    score, a, b = found
+    place = collection.locate(a)
+    if place is None:
+        return None
+    document, start = place
+    quote = collection.text[a:b]
+    stop = start + len(quote)
+    verified = document.text[start:stop] == quote
+    origin = document.origin(start)
+    return Citation(
+        origin.source, origin.page, origin.line, origin.chapter, quote, score, verified, start, stop
+    )

@@ -1,0 +1,138 @@
+"""A question to a memory: answered on a fork, with what it attended and where that stands."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from infllm.cli.memory import Memory
+from infllm.cli.options import Sampling
+from infllm.cli.tasks.answer import Answer, generate_answer
+from infllm.cli.tasks.citations import Citation, Evidence, Found, cite, supporting
+
+if TYPE_CHECKING:
+    from infllm.engine import Engine, Session
+    from infllm.engine.session import UnitMass
+
+WINDOW_SHARE = 0.75  # of the window that question and passages read back may fill
+FIRST_LOOK = 5  # sentences at most
+OF_BEST = 0.5  # a sentence read back scores at least this part of the best one
+SECOND_LOOK = 2  # sentences that the best one leads to
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, its citations, and the tokens and seconds that reading the question took.
+
+    `read_back`: tokens of passages that were read again next to the question; 0 when none were.
+    `looks`: units that the question's pass attended.
+    """
+
+    answer: Answer
+    citations: list[Citation] = field(default_factory=list)
+    tokens: int = 0
+    seconds: float = 0.0
+    read_back: int = 0
+    looks: list["UnitMass"] = field(default_factory=list)
+
+
+def ask_memory(
+    engine: "Engine",
+    memory: Memory,
+    question: str,
+    sampling: Sampling,
+    write: Callable[[str], None] = lambda text: None,
+    read_back: bool = False,
+) -> Reply:
+    """Answer `question` from `memory`, which stays as it is.
+
+    With `read_back`, the sentences that the question finds, and those that the best of them leads
+    to, are read again next to the question and at their true distances; the answer is given from
+    there. Without units, as in a text that the window holds, there is nothing to read back.
+    """
+    from infllm.engine.prompt import build_prompt
+
+    assert engine.tokenizer is not None
+    began = time.monotonic()
+    prompt = build_prompt(engine.tokenizer, engine.config, "ask", question=question)
+    session = look(memory, prompt.tail_ids)
+    attended = attended_units(session)
+    found: list[Found] = []
+    passages: list[int] = []
+    speaker = session
+    if read_back and attended:
+        room = int(WINDOW_SHARE * engine.config.model.n_local) - len(prompt.tail_ids)
+        found = find_sentences(engine, memory, session, question, prompt.tail_ids)
+        passages = spell(engine, memory, found, room)
+    if passages:
+        speaker = engine.session()
+        speaker.read([*prompt.head_ids, *passages])
+        speaker.read(prompt.tail_ids)
+        speaker.end()
+    seconds = time.monotonic() - began
+    answer = generate_answer(speaker, engine.tokenizer, sampling, write, units=True)
+    steps = [attended] if passages else answer.units
+    places = [*Evidence(steps).ranked(), *session_sights(session)]
+    places += [(*memory.passages.tokens(f.start, f.stop), f.score) for f in found]
+    told = cite(memory.passages, places, question, answer.text)
+    tokens = len(prompt.tail_ids) + len(passages)
+    return Reply(answer, told, tokens, seconds, len(passages), attended)
+
+
+def look(memory: Memory, ids: list[int]) -> "Session":
+    """A fork of the memory that has read `ids` as a segment, its attention watched."""
+    session = memory.session.fork()
+    session.read(ids)
+    session.end(units=True)
+    return session
+
+
+def attended_units(session: "Session") -> list["UnitMass"]:
+    """The units that the last pass of a watched session attended."""
+    token = next(session.fork().generate(max_new_tokens=1, units=True), None)
+    return token.units if token is not None else []
+
+
+def session_sights(session: "Session") -> list[tuple[int, int, float]]:
+    """What a session sees without a lookup, as places of no particular attention."""
+    return [(start, stop, 0.0) for start, stop in session.in_sight()]
+
+
+def find_sentences(
+    engine: "Engine", memory: Memory, session: "Session", question: str, tail_ids: list[int]
+) -> list[Found]:
+    """The sentences that a question finds in a memory; the best of them is asked along with it
+    for those that a second step needs."""
+    assert engine.tokenizer is not None
+    text = memory.collection.text
+    places = Evidence([attended_units(session)]).ranked()
+    first = supporting(memory.passages, places, question, "")
+    first = [found for found in first[:FIRST_LOOK] if found.score >= OF_BEST * first[0].score]
+    if not first:
+        return []
+    best = " ".join(text[first[0].start : first[0].stop].split())
+    again = look(memory, [*engine.tokenizer.encode(f"\n\n{best}", inner=True), *tail_ids])
+    places = Evidence([attended_units(again)]).ranked()
+    seen = {(found.start, found.stop) for found in first}
+    second = [
+        found
+        for found in supporting(memory.passages, places, f"{question} {best}", "")
+        if (found.start, found.stop) not in seen
+    ]
+    return first + second[:SECOND_LOOK]
+
+
+def spell(engine: "Engine", memory: Memory, found: list[Found], room: int) -> list[int]:
+    """Ids of the sentences in the order of the text; those found first have the room."""
+    assert engine.tokenizer is not None
+    text = memory.collection.text
+    chosen: list[Found] = []
+    for place in found:
+        length = len(engine.tokenizer.encode(text[place.start : place.stop]))
+        if length <= room:
+            room -= length
+            chosen.append(place)
+    chosen.sort(key=lambda place: place.start)
+    return engine.tokenizer.encode(
+        " ".join(" ".join(text[place.start : place.stop].split()) for place in chosen)
+    )
