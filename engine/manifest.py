@@ -2,7 +2,7 @@
 
 A memory file is a folder. `manifest.json` names every other file with its size and a SHA-256 of
 all of it or, for tensor files, of its header, which holds checksums of the rest. Files are named
-by that digest and never written again; the manifest is replaced, last and at once.
+by that digest and never changed; the manifest is replaced, last and at once.
 """
 
 from __future__ import annotations

@@ -188,36 +188,23 @@ class MemoryWriter:
         began = time.perf_counter()
         with self._explained():
             kept = self._segments_there()
-            done = sum(segment.count for segment in kept)
-            n = unit_count(session)
+            done, n = sum(segment.count for segment in kept), unit_count(session)
             units = draft_units(session, done, n) if n > done else None
             state = draft_state(session)
-            missing = {name: x for name, x in self._sources.items() if name not in self._extra}
-            self._refuse_if_full(units, state, missing)
+            sources = {name: x for name, x in self._sources.items() if name not in self._extra}
+            self._refuse_if_full(units, state, sources)
             try:
                 files = {segment.file: entry for segment, entry in kept.items()}
                 segments = list(kept)
                 if units is not None:
                     name, files[name] = self._put_tensors("units", units)
                     segments.append(Segment(done, n - done, name))
-                extra = self._extra | {x: self._put_extra(y) for x, y in missing.items()}
+                extra = self._extra | {name: self._put_extra(x) for name, x in sources.items()}
                 files |= dict(extra.values())
                 name, files[name] = self._put_tensors("state", state)
-                manifest = Manifest(
-                    complete=complete,
-                    key=session.key,
-                    tokens_given=session._given,
-                    tokens_read=session._read,
-                    units=n,
-                    state=name,
-                    segments=segments,
-                    extra_files={name: file for name, (file, _) in extra.items()},
-                    files=files,
-                    extra=self.extra,
-                    written_by=_version(),
-                ).to_bytes()
+                manifest = self._describe(complete, n, name, segments, extra, files)
                 storage.sync_folder(self.folder)
-                self._put([manifest], lambda: MANIFEST)
+                self._put([manifest.to_bytes()], lambda: MANIFEST)
                 storage.sync_folder(self.folder)
             except BaseException:
                 # Which manifest is in place, the new one or that before, only the disk can tell.
@@ -226,12 +213,36 @@ class MemoryWriter:
                     self._sweep()
                 raise
             self._extra = extra
-            self._manifest = Manifest.of_bytes(manifest, self.folder / MANIFEST)
-            session.manifest = self._manifest
+            self._manifest = session.manifest = manifest
             self._sweep()
         self._saved_at = session._given
         self._saved_when = time.perf_counter()
         self._cost = self._saved_when - began
+
+    def _describe(
+        self,
+        complete: bool,
+        units: int,
+        state: str,
+        segments: list[Segment],
+        extra: Mapping[str, tuple[str, Entry]],
+        files: dict[str, Entry],
+    ) -> Manifest:
+        manifest = Manifest(
+            complete=complete,
+            key=self.session.key,
+            tokens_given=self.session._given,
+            tokens_read=self.session._read,
+            units=units,
+            state=state,
+            segments=segments,
+            extra_files={name: file for name, (file, _) in extra.items()},
+            files=files,
+            extra=self.extra,
+            written_by=_version(),
+        )
+        # As it will be read: JSON knows no tuples, and this is compared with what is on the disk.
+        return Manifest.of_bytes(manifest.to_bytes(), self.folder / MANIFEST)
 
     def _segments_there(self) -> dict[Segment, Entry]:
         """Files of the folder that hold this session's first units."""

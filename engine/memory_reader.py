@@ -1,4 +1,8 @@
-"""Opening memory files: everything is checked before it is used, units when they are."""
+"""Opening memory files: everything is checked before it is used, units when they are.
+
+An open session keeps its files mapped. A writer only adds and unlinks files, which a mapping
+outlives; a file that something else cuts short under it ends the process, as with any mapping.
+"""
 
 from __future__ import annotations
 

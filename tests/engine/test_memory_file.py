@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,7 +16,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from infllm.engine import Engine, MemoryWriter, Session, attach, storage, verify
+from infllm.engine import (
+    Engine,
+    MemoryWriter,
+    Session,
+    attach,
+    fingerprint,
+    memory_file,
+    storage,
+    verify,
+)
 from infllm.engine.errors import EngineError, MemoryFileError
 from infllm.engine.manifest import MANIFEST, read_extra, read_manifest
 from tests.engine.served import (
@@ -370,6 +380,18 @@ def test_short_readings_are_saved_once(llama: Served, tmp_path: Path) -> None:
     assert read_manifest(tmp_path).complete
 
 
+def test_checkpoints_wait_until_saving_is_cheap(
+    llama: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_file, "LEAST_TOKENS", 2 * CHUNK)
+    with MemoryWriter(llama.session(), tmp_path) as writer:
+        writer.read(TEXT[: 3 * CHUNK])
+        assert read_manifest(tmp_path).tokens_given == 2 * CHUNK
+        writer._cost = 3600.0  # seconds: the next is due after a day
+        writer.read(TEXT[3 * CHUNK :])
+        assert read_manifest(tmp_path).tokens_given == 2 * CHUNK
+
+
 def test_a_checkpoint_is_resumed_and_not_opened(llama: Served, tmp_path: Path) -> None:
     with MemoryWriter(llama.session(), tmp_path / "a", every=40) as writer:
         writer.read(TEXT[:100])
@@ -680,6 +702,28 @@ def test_flipped_bits(reading: Reading, saved: Path, copy: Path) -> None:
     verify(copy)
 
 
+@pytest.mark.parametrize("kv_dtype", ["fp32", "int8"])
+def test_every_tensor_is_checked(llama: Served, tmp_path: Path, kv_dtype: str) -> None:
+    overrides = {"kv_dtype": kv_dtype, "unit_score": "keys"}
+    read(llama, TEXT[: 9 * CHUNK], **overrides).save(tmp_path)
+    for path in sorted(tmp_path.glob("*.safetensors")):
+        whole = path.read_bytes()
+        start = 8 + int.from_bytes(whole[:8], "little")
+        header = json.loads(whole[8:start])
+        for name, at in header.items():
+            if name == "__metadata__":
+                continue
+            flipped = bytearray(whole)
+            flipped[start + at["data_offsets"][0]] ^= 1  # of the first unit's keys
+            path.write_bytes(flipped)
+            with pytest.raises(MemoryFileError, match=path.name):
+                verify(tmp_path)
+            with pytest.raises(MemoryFileError, match=path.name):
+                llama.engine.open(tmp_path, overrides=overrides).score(QUESTIONS[1])
+        path.write_bytes(whole)
+    verify(tmp_path)
+
+
 def test_every_bit_of_the_manifest_counts(copy: Path) -> None:
     path = copy / MANIFEST
     whole = path.read_bytes()
@@ -768,6 +812,17 @@ def test_a_weight_of_the_model_changed(llama: Served, tmp_path: Path) -> None:
         pytest.raises(MemoryFileError, match="another model"),
     ):
         other.open(tmp_path)
+
+
+def test_large_models_are_told_by_samples(
+    llama: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "HASHED_WHOLE", 0)
+    monkeypatch.setattr(fingerprint, "SAMPLES", 100)
+    digest = fingerprint.model_digest(llama.engine.model)
+    assert digest == fingerprint.model_digest(build("llama", {}))
+    assert digest != fingerprint.model_digest(build("llama", {}, seed=1))
+    assert digest != fingerprint.model_digest(build("llama", {}).bfloat16())
 
 
 @pytest.mark.parametrize(
