@@ -113,29 +113,29 @@ def _files(folder: Path, manifest: Manifest) -> Files:
         ) from error
     except OSError as error:
         raise MemoryFileError(f"{error.filename}: {error.strerror}", reason="storage") from error
-    expected = state.metadata["crc"]
+    expected = state.metadata["sums"]
     _at_once(partial(_check, state, name, expected[name]) for name in state.names)
     rows: dict[int, list[Rows]] = {}
     for segment, file in segments:
-        crc = file["crc"]
-        if sha256(crc.numpy().tobytes()).hexdigest() != file.metadata["content"]:
+        sums = file["sums"]
+        if sha256(sums.numpy().tobytes()).hexdigest() != file.metadata["content"]:
             raise damaged(file.path, "the table of checksums is of something else")
-        index_crc = file.metadata["index"]
+        index_sums = file.metadata["index"]
         layers = file.metadata["layers"]
         _at_once(
-            partial(_check, file, f"{i}.index", c) for i, c in zip(layers, index_crc, strict=True)
+            partial(_check, file, f"{i}.index", c) for i, c in zip(layers, index_sums, strict=True)
         )
         for column, i in enumerate(layers):
             kv = file[f"{i}.kv"]
             scale = file[f"{i}.scale"] if f"{i}.scale" in file.names else None
-            sealed = seal(file.path, kv, scale, crc[:, column])
+            sealed = seal(file.path, kv, scale, sums[:, column])
             found = Rows(segment.first, kv, scale, file[f"{i}.index"], sealed)
             rows.setdefault(i, []).append(found)
     return Files(manifest, state, rows)
 
 
-def _check(file: TensorFile, name: str, crc: int) -> None:
-    if checksum(file[name]) != crc:
+def _check(file: TensorFile, name: str, total: int) -> None:
+    if checksum(file[name]) != total:
         raise damaged(file.path, f"the checksum of {name} is of something else")
 
 

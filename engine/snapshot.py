@@ -35,14 +35,14 @@ def draft_units(session: Session, start: int, stop: int) -> Draft:
     """A file of units `start` to `stop - 1` of all layers.
 
     For each layer `L.kv` [n, 1, 2, Hkv, block_size, D], `L.scale` [n, 1, 2, Hkv, block_size, 1]
-    of int8 and fp8, `L.index` [n, 1, R, D]; and `crc` int32 [n, layers, 2] of each unit's keys
-    and values. The header holds a SHA-256 of `crc` and a CRC-32 of each index.
+    of int8 and fp8, `L.index` [n, 1, R, D]; and `sums` int64 [n, layers, 2] of each unit's keys
+    and values. The header holds a SHA-256 of `sums` and a XXH3-64 of each index.
 
     Raises MemoryFileError where units that come from a file are damaged.
     """
     tensors: dict[str, list[Tensor]] = {}
-    unit_crc: list[np.ndarray] = []
-    index_crc: list[int] = []
+    unit_sums: list[np.ndarray] = []
+    index_sums: list[int] = []
     layers = stores(session)
     for i, store in layers.items():
         runs = [run for view in store.views for run in view.runs(start, stop)]
@@ -59,19 +59,19 @@ def draft_units(session: Session, start: int, stop: int) -> Draft:
         if scales:
             tensors[f"{i}.scale"] = scales
         tensors[f"{i}.index"] = index
-        unit_crc.append(np.concatenate([unit_checksums(run.kv, run.scale) for run in runs]))
-        index_crc.append(checksum(*index))
-    crc = np.ascontiguousarray(np.stack(unit_crc, axis=1))
-    tensors["crc"] = [torch.from_numpy(crc)]
-    content = sha256(crc.tobytes()).hexdigest()
-    metadata = {"first": start, "layers": list(layers), "content": content, "index": index_crc}
+        unit_sums.append(np.concatenate([unit_checksums(run.kv, run.scale) for run in runs]))
+        index_sums.append(checksum(*index))
+    sums = np.ascontiguousarray(np.stack(unit_sums, axis=1))
+    tensors["sums"] = [torch.from_numpy(sums)]
+    content = sha256(sums.tobytes()).hexdigest()
+    metadata = {"first": start, "layers": list(layers), "content": content, "index": index_sums}
     return Draft.of(tensors, metadata)
 
 
 def draft_state(session: Session) -> Draft:
     """A file of all but the units: what each layer keeps, what waits, the last logits.
 
-    The header holds the counts, how the units lay in slabs, and a CRC-32 of each tensor.
+    The header holds the counts, how the units lay in slabs, and a XXH3-64 of each tensor.
     """
     tensors = {"pending": torch.tensor(session._pending, dtype=torch.int64)}
     if session._last_logits is not None:
@@ -94,6 +94,6 @@ def draft_state(session: Session) -> Draft:
         "layers": counts,
         "slabs": [[v.slab.capacity, v.count] for v in store.views] if store else [],
         "growing": store is not None and store.growing,
-        "crc": {name: checksum(x) for name, x in tensors.items()},
+        "sums": {name: checksum(x) for name, x in tensors.items()},
     }
     return Draft.of({name: [x] for name, x in tensors.items()}, metadata)

@@ -7,7 +7,6 @@ import math
 import mmap
 import os
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from xxhash import xxh3_64
 
 from infllm.engine.manifest import damaged
 
@@ -25,6 +25,7 @@ NAMES = {
     torch.float8_e4m3fn: "F8_E4M3", torch.int64: "I64", torch.int32: "I32",
 }  # fmt: skip
 DTYPES = {name: dtype for dtype, name in NAMES.items()}
+MASK = 2**64 - 1
 ALIGNED = 64  # bytes: where the tensors of a file begin
 
 
@@ -126,14 +127,14 @@ class Seal:
     file: Path
     kv: np.ndarray  # uint8 [rows, 2, bytes]
     scale: np.ndarray | None
-    crc: np.ndarray  # int32 [rows, 2], of a unit's keys and of its values
+    sums: np.ndarray  # int64 [rows, 2], of a unit's keys and of its values
     checked: np.ndarray  # bool [rows, 2]
 
     def part(self, start: int, stop: int) -> Seal:
         """The seal of rows `start` to `stop - 1`."""
         rows = slice(start, stop)
         scale = None if self.scale is None else self.scale[rows]
-        return Seal(self.file, self.kv[rows], scale, self.crc[rows], self.checked[rows])
+        return Seal(self.file, self.kv[rows], scale, self.sums[rows], self.checked[rows])
 
     def check(self, row: int) -> None:
         """Raises MemoryFileError where the row's keys or values are not as written."""
@@ -153,47 +154,49 @@ class Seal:
     def _check(self, row: int, half: int) -> None:
         if self.checked[row, half]:
             return
-        if _unit_crc(self.kv, self.scale, row, half) != int(self.crc[row, half]) & 0xFFFFFFFF:
+        if _unit_sum(self.kv, self.scale, row, half) != int(self.sums[row, half]) & MASK:
             raise damaged(self.file, "the checksum of a memory unit is of something else")
         self.checked[row, half] = True
 
 
-def seal(file: Path, kv: Tensor, scale: Tensor | None, crc: Tensor) -> Seal:
-    """The seal of mapped rows kv [n, 1, 2, ...] and scale, with crc int32 [n, 2]."""
+def seal(file: Path, kv: Tensor, scale: Tensor | None, sums: Tensor) -> Seal:
+    """The seal of mapped rows kv [n, 1, 2, ...] and scale, with sums int64 [n, 2]."""
     n = kv.shape[0]
     rows = None if scale is None else byte_rows(scale, n, 2)
-    return Seal(file, byte_rows(kv, n, 2), rows, crc.numpy(), np.zeros((n, 2), dtype=bool))
+    return Seal(file, byte_rows(kv, n, 2), rows, sums.numpy(), np.zeros((n, 2), dtype=bool))
 
 
 def unit_checksums(kv: Tensor, scale: Tensor | None) -> np.ndarray:
-    """int32 [n, 2]: CRC-32 of the keys and of the values of units kv [n, 1, 2, ...]."""
+    """int64 [n, 2]: XXH3-64 of the keys and of the values of units kv [n, 1, 2, ...]."""
     n = kv.shape[0]
     codes = byte_rows(kv, n, 2)
     scales = None if scale is None else byte_rows(scale, n, 2)
 
     def both(row: int) -> list[int]:
-        return [_unit_crc(codes, scales, row, half) for half in (0, 1)]
+        return [_unit_sum(codes, scales, row, half) for half in (0, 1)]
 
     if codes.shape[2] < 2**16:  # a thread costs more than it saves
         found = [both(row) for row in range(n)]
     else:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             found = list(pool.map(both, range(n)))
-    return np.array(found, dtype=np.uint32).reshape(n, 2).view(np.int32)
+    return np.array(found, dtype=np.uint64).reshape(n, 2).view(np.int64)
 
 
-def _unit_crc(kv: np.ndarray, scale: np.ndarray | None, row: int, half: int) -> int:
-    crc = zlib.crc32(kv[row, half])
-    return crc if scale is None else zlib.crc32(scale[row, half], crc)
+def _unit_sum(kv: np.ndarray, scale: np.ndarray | None, row: int, half: int) -> int:
+    whole = xxh3_64(kv[row, half])
+    if scale is not None:
+        whole.update(scale[row, half])
+    return whole.intdigest()
 
 
 def checksum(*runs: Tensor) -> int:
-    """CRC-32 of the runs' bytes, one after the other."""
-    crc = 0
+    """XXH3-64 of the runs' bytes, one after the other."""
+    whole = xxh3_64()
     for run in runs:
         if run.numel():
-            crc = zlib.crc32(byte_rows(run, 1)[0], crc)
-    return crc
+            whole.update(byte_rows(run, 1)[0])
+    return whole.intdigest()
 
 
 def byte_rows(x: Tensor, *lead: int) -> np.ndarray:

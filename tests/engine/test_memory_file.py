@@ -281,7 +281,7 @@ def test_units_are_safetensors_in_the_layout_of_the_slab(llama: Served, tmp_path
     (run,) = view.runs(0, store.n)
     with safe_open(tmp_path / segment.file, "pt") as file:
         assert sorted(file.keys()) == sorted(
-            ["crc", *(f"{i}.{x}" for i in (0, 1) for x in ("kv", "scale", "index"))]
+            ["sums", *(f"{i}.{x}" for i in (0, 1) for x in ("kv", "scale", "index"))]
         )
         assert torch.equal(file.get_tensor("1.kv"), run.kv)
         assert torch.equal(file.get_tensor("1.scale"), run.scale)
