@@ -128,7 +128,7 @@ def _files(folder: Path, manifest: Manifest) -> Files:
         for column, i in enumerate(layers):
             kv = file[f"{i}.kv"]
             scale = file[f"{i}.scale"] if f"{i}.scale" in file.names else None
-            sealed = seal(file.path, kv, scale, sums[:, column])
+            sealed = seal(file, kv, scale, sums[:, column])
             found = Rows(segment.first, kv, scale, file[f"{i}.index"], sealed)
             rows.setdefault(i, []).append(found)
     return Files(manifest, state, rows)

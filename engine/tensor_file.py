@@ -108,6 +108,14 @@ class TensorFile:
             flat = torch.frombuffer(self._map, dtype=dtype, count=count, offset=start + first)
         return flat.view(shape)
 
+    def release(self) -> None:
+        """Give the memory of what was read back to the system; it is read again when used.
+
+        The pages stay in the file cache as long as nobody else needs that memory.
+        """
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
     @property
     def names(self) -> list[str]:
         """The tensors, in the order of the file."""
@@ -124,7 +132,7 @@ class TensorFile:
 class Seal:
     """Checksums of units in a file: what is damaged is never used, and checked only once."""
 
-    file: Path
+    file: TensorFile
     kv: np.ndarray  # uint8 [rows, 2, bytes]
     scale: np.ndarray | None
     sums: np.ndarray  # int64 [rows, 2], of a unit's keys and of its values
@@ -155,11 +163,11 @@ class Seal:
         if self.checked[row, half]:
             return
         if _unit_sum(self.kv, self.scale, row, half) != int(self.sums[row, half]) & MASK:
-            raise damaged(self.file, "the checksum of a memory unit is of something else")
+            raise damaged(self.file.path, "the checksum of a memory unit is of something else")
         self.checked[row, half] = True
 
 
-def seal(file: Path, kv: Tensor, scale: Tensor | None, sums: Tensor) -> Seal:
+def seal(file: TensorFile, kv: Tensor, scale: Tensor | None, sums: Tensor) -> Seal:
     """The seal of mapped rows kv [n, 1, 2, ...] and scale, with sums int64 [n, 2]."""
     n = kv.shape[0]
     rows = None if scale is None else byte_rows(scale, n, 2)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FIRST_SLAB, LARGEST_SLAB = 64, 4096  # units; a slab is never moved or copied once written
 LSE_VALUES = 2**24  # float32, of all units for some queries, held at once by a lookup by keys
+RESIDENT = 2**27  # bytes of mapped units, a layer, that may stay in memory after a lookup by keys
 _slab_numbers = itertools.count()
 
 
@@ -213,6 +214,7 @@ class UnitStore:
     def _lse(self, q: Tensor, n: int, softmax: Softmax, rope: Rope | None, first: int) -> Tensor:
         """float32 [B, H, T, n]: logsumexp over the keys of each of the first n units."""
         out = q.new_empty(*q.shape[:3], n, dtype=torch.float32)
+        large = self.disk_bytes > RESIDENT
         for view in self.views:
             runs = view.runs(0, n)
             if not runs:
@@ -230,6 +232,9 @@ class UnitStore:
                 rope,
                 first + view.first * self.block_size,
             )
+            if large:
+                for file in {id(x.seal.file): x.seal.file for x in runs if x.seal}.values():
+                    file.release()
         return out
 
     def fetch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:

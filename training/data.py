@@ -35,7 +35,7 @@ from training.tokenizer import BEGIN, END
 ANSWER_WEIGHT, TEXT_WEIGHT = 5.0, 1.0
 TEXT_SHARE = 0.25
 
-UNSAID_SHARE = 0.10  # of the questions whose statement could be left out
+UNSAID_SHARE = 0.20  # of the questions whose statement could be left out
 QUOTED_SHARE = 0.04
 
 # What may be planted together in filler: facts of one form, each a distractor of the others.
@@ -59,8 +59,8 @@ _TOKENS = {"multi_value": 90, "multi_query": 90, "number": 60, "definitions": 70
            "two_hop": 55}  # fmt: skip
 _TOKENS_OF_OTHERS = 40
 
-KINDS = {"passkey": 4, "number": 6, "magic": 12, "multi_value": 7, "multi_query": 7,
-         "attributes": 20, "relations": 24, "latest": 7, "two_hop": 7, "definitions": 5,
+KINDS = {"passkey": 3, "number": 4, "magic": 9, "multi_value": 11, "multi_query": 11,
+         "attributes": 16, "relations": 26, "latest": 6, "two_hop": 10, "definitions": 5,
          "report": 1}  # fmt: skip
 
 

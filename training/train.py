@@ -52,9 +52,9 @@ PHASES = (
 )
 # For a model that already copies: the same without the beginning.
 LATER_PHASES = (
-    Phase(0.00, 512, 16, Mix(0.05, 0.70, 0.13), 0.5, 256),
-    Phase(0.55, 1024, 8, Mix(0.03, 0.72, 0.13), 0.6, 256),
-    Phase(0.82, 2048, 4, Mix(0.02, 0.70, 0.13), 0.7, 256),
+    Phase(0.00, 512, 16, Mix(0.04, 0.70, 0.15), 0.6, 256),
+    Phase(0.35, 1024, 8, Mix(0.03, 0.71, 0.15), 0.7, 256),
+    Phase(0.70, 2048, 4, Mix(0.02, 0.70, 0.15), 0.8, 256),
 )
 WARMUP = 0.02
 DECAY_FROM = 0.4
