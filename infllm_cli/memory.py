@@ -38,16 +38,20 @@ CONTENT = "infllm documents 1"  # tells our folders from other sessions that som
 class Plan:
     """What of a collection goes through the model: head_ids, then ids.
 
-    `kept` are the ranges of the collection's tokens that ids is made of; `given` counts head and
+    `characters` are the ranges of the collection's text that ids spell; `given` counts head and
     document before truncation.
     """
 
     collection: Collection
     head_ids: list[int]
     ids: list[int]
-    kept: list[tuple[int, int]]
+    characters: list[tuple[int, int]]
     offsets: np.ndarray  # int64 [len(ids)], characters; empty where the tokenizer cannot tell
     given: int
+
+    @property
+    def passages(self) -> Passages:
+        return Passages(self.collection, self.offsets, len(self.head_ids), self.characters)
 
     @property
     def tokens(self) -> int:
@@ -98,12 +102,14 @@ def plan_reading(
     kept = kept_ranges(len(ids), engine.config, len(head) + tail_tokens)
     chosen = [i for a, b in kept for i in ids[a:b]] if kept != [(0, len(ids))] else ids
     check_budget(len(head) + len(chosen) + tail_tokens, budget)
+    end = len(collection.text)
     try:
-        offsets = np.array(tokenizer.offsets(collection.text, ids), dtype=np.int64)
-        offsets = np.concatenate([offsets[a:b] for a, b in kept])
+        whole = np.array([*tokenizer.offsets(collection.text, ids), end], dtype=np.int64)
+        offsets = np.concatenate([whole[a:b] for a, b in kept])
+        characters = [(int(whole[a]), int(whole[b])) for a, b in kept]
     except ValueError:  # the tokenizer changes the text on the way
-        offsets = np.empty(0, dtype=np.int64)
-    return Plan(collection, head, chosen, kept, offsets, len(head) + len(ids))
+        offsets, characters = np.empty(0, dtype=np.int64), [(0, end)]
+    return Plan(collection, head, chosen, characters, offsets, len(head) + len(ids))
 
 
 def read_memory(
@@ -121,7 +127,7 @@ def read_memory(
         infllm.engine.errors.MemoryFileError: the folder cannot be written.
     """
     tell_memory(engine, engine.config.model.type, plan.tokens, out)
-    passages = Passages(plan.collection, plan.offsets, len(plan.head_ids))
+    passages = plan.passages
     ids = [*plan.head_ids, *plan.ids]
     if folder is None:
         session = engine.session()
@@ -180,7 +186,7 @@ def open_memory(engine: "Engine", folder: Path) -> Memory:
     reading = Reading(
         about["tokens_given"], session.stats.tokens_read, about["tokens_truncated"], seconds
     )
-    passages = Passages(collection, offsets, about["head"])
+    passages = Passages(collection, offsets, about["head"], about["characters"])
     return Memory(session, passages, reading, folder, True, about["choice"])
 
 
@@ -195,6 +201,7 @@ def save_memory(session: "Session", memory: Memory, folder: Path) -> None:
         "content": CONTENT,
         "sources": [document.source for document in memory.collection.documents],
         "head": passages.first,
+        "characters": passages.kept,
         "tokens_given": memory.reading.tokens_given,
         "tokens_truncated": memory.reading.tokens_truncated,
         "digest": hashlib.sha256(str(session.position).encode()).hexdigest(),
@@ -225,13 +232,17 @@ def append_to_memory(engine: "Engine", folder: Path, added: Collection, out: Out
         offsets = np.array(tokenizer.offsets(text, ids), dtype=np.int64) + len(old.text)
     except ValueError:
         offsets = np.empty(0, dtype=np.int64)
-    whole = np.concatenate([memory.passages.offsets, offsets])
-    if not (len(offsets) and len(memory.passages.offsets)):
+    session, before = memory.session, memory.passages
+    # A conversation that was kept stands between the documents and belongs to none.
+    between = session.position - before.first - len(before.offsets)
+    whole = np.concatenate([before.offsets, np.full(between, len(old.text)), offsets])
+    if not (len(offsets) and len(before.offsets)):
         whole = whole[:0]
-    passages = Passages(collection, whole, memory.passages.first)
-    session = memory.session
+    kept = [*before.kept, (len(old.text), len(collection.text))]
+    passages = Passages(collection, whole, before.first, kept)
     about = {**about_memory(folder), "tokens_given": memory.reading.tokens_given + len(ids)}
     about["sources"] = [document.source for document in collection.documents]
+    about["characters"] = kept
     about["digest"] = hashlib.sha256(
         bytes.fromhex(about["digest"]) + pack_documents(collection)
     ).hexdigest()
@@ -337,6 +348,7 @@ def _about(plan: Plan, choice: dict[str, Any]) -> dict[str, Any]:
         "content": CONTENT,
         "sources": [document.source for document in plan.collection.documents],
         "head": len(plan.head_ids),
+        "characters": plan.characters,
         "tokens_given": plan.given,
         "tokens_truncated": plan.given - plan.tokens,
         "digest": plan.digest,
