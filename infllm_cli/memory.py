@@ -70,7 +70,8 @@ class Memory:
     """A session that has read a collection. Questions go to forks of it.
 
     `folder`: where it is kept, if it is. `reused`: it was not read now. `choice`: preset and
-    overrides that it was read with, as the command line had them.
+    overrides that it was read with, as the command line had them. `turns`: of a conversation that
+    was kept with it.
     """
 
     session: "Session"
@@ -79,6 +80,7 @@ class Memory:
     folder: Path | None = None
     reused: bool = False
     choice: dict[str, Any] = field(default_factory=dict)
+    turns: int = 0
 
     @property
     def collection(self) -> Collection:
@@ -178,7 +180,14 @@ def open_memory(engine: "Engine", folder: Path) -> Memory:
         infllm.engine.errors.MemoryFileError: it is damaged, unfinished, of another model,
             tokenizer or configuration, or no memory of documents.
     """
-    session = engine.open(folder)
+    from infllm.engine.errors import MemoryFileError
+
+    try:
+        session = engine.open(folder)
+    except MemoryFileError as error:
+        if error.reason == "unfinished":
+            error.hint = "the index command that was stopped goes on when it is given again"
+        raise
     about = about_memory(folder)
     collection = unpack_documents(_read_extra(folder, DOCUMENTS))
     offsets = np.load(io.BytesIO(_read_extra(folder, OFFSETS)), allow_pickle=False)
@@ -187,11 +196,11 @@ def open_memory(engine: "Engine", folder: Path) -> Memory:
         about["tokens_given"], session.stats.tokens_read, about["tokens_truncated"], seconds
     )
     passages = Passages(collection, offsets, about["head"], about["characters"])
-    return Memory(session, passages, reading, folder, True, about["choice"])
+    return Memory(session, passages, reading, folder, True, about["choice"], about["turns"])
 
 
-def save_memory(session: "Session", memory: Memory, folder: Path) -> None:
-    """Keep a session that went on from `memory` in a folder of its own.
+def save_memory(session: "Session", memory: Memory, turns: int, folder: Path) -> None:
+    """Keep a session that went on from `memory`, to `turns` in all, in a folder of its own.
 
     Raises:
         infllm.engine.errors.MemoryFileError: the folder cannot be written.
@@ -206,6 +215,7 @@ def save_memory(session: "Session", memory: Memory, folder: Path) -> None:
         "tokens_truncated": memory.reading.tokens_truncated,
         "digest": hashlib.sha256(str(session.position).encode()).hexdigest(),
         "choice": memory.choice,
+        "turns": turns,
     }
     offsets = np.asarray(passages.offsets)
     files = {DOCUMENTS: pack_documents(memory.collection), OFFSETS: _array_bytes(offsets)}
@@ -273,7 +283,7 @@ def append_to_memory(engine: "Engine", folder: Path, added: Collection, out: Out
         elapsed,
         memory.reading.tokens_read,
     )
-    return Memory(session, passages, reading, folder, choice=about["choice"])
+    return Memory(session, passages, reading, folder, choice=about["choice"], turns=about["turns"])
 
 
 def about_memory(folder: Path) -> dict[str, Any]:
@@ -293,18 +303,6 @@ def about_memory(folder: Path) -> dict[str, Any]:
             reason="foreign",
         )
     return extra
-
-
-def is_memory(source: str) -> bool:
-    """Whether a path is a memory's folder, in whatever state."""
-    from infllm.engine.manifest import MANIFEST
-
-    manifest = Path(source) / MANIFEST
-    try:
-        with manifest.open("rb") as file:
-            return b'"tokens_given"' in file.read(1 << 20)
-    except OSError:
-        return False
 
 
 def noted_time(folder: Path) -> float:
@@ -353,6 +351,7 @@ def _about(plan: Plan, choice: dict[str, Any]) -> dict[str, Any]:
         "tokens_truncated": plan.given - plan.tokens,
         "digest": plan.digest,
         "choice": choice,
+        "turns": 0,
     }
 
 
