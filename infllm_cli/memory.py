@@ -38,16 +38,20 @@ CONTENT = "infllm documents 1"  # tells our folders from other sessions that som
 class Plan:
     """What of a collection goes through the model: head_ids, then ids.
 
-    `kept` are the ranges of the collection's tokens that ids is made of; `given` counts head and
+    `characters` are the ranges of the collection's text that ids spell; `given` counts head and
     document before truncation.
     """
 
     collection: Collection
     head_ids: list[int]
     ids: list[int]
-    kept: list[tuple[int, int]]
+    characters: list[tuple[int, int]]
     offsets: np.ndarray  # int64 [len(ids)], characters; empty where the tokenizer cannot tell
     given: int
+
+    @property
+    def passages(self) -> Passages:
+        return Passages(self.collection, self.offsets, len(self.head_ids), self.characters)
 
     @property
     def tokens(self) -> int:
@@ -66,7 +70,8 @@ class Memory:
     """A session that has read a collection. Questions go to forks of it.
 
     `folder`: where it is kept, if it is. `reused`: it was not read now. `choice`: preset and
-    overrides that it was read with, as the command line had them.
+    overrides that it was read with, as the command line had them. `turns`: of a conversation that
+    was kept with it.
     """
 
     session: "Session"
@@ -75,6 +80,7 @@ class Memory:
     folder: Path | None = None
     reused: bool = False
     choice: dict[str, Any] = field(default_factory=dict)
+    turns: int = 0
 
     @property
     def collection(self) -> Collection:
@@ -98,12 +104,14 @@ def plan_reading(
     kept = kept_ranges(len(ids), engine.config, len(head) + tail_tokens)
     chosen = [i for a, b in kept for i in ids[a:b]] if kept != [(0, len(ids))] else ids
     check_budget(len(head) + len(chosen) + tail_tokens, budget)
+    end = len(collection.text)
     try:
-        offsets = np.array(tokenizer.offsets(collection.text, ids), dtype=np.int64)
-        offsets = np.concatenate([offsets[a:b] for a, b in kept])
+        whole = np.array([*tokenizer.offsets(collection.text, ids), end], dtype=np.int64)
+        offsets = np.concatenate([whole[a:b] for a, b in kept])
+        characters = [(int(whole[a]), int(whole[b])) for a, b in kept]
     except ValueError:  # the tokenizer changes the text on the way
-        offsets = np.empty(0, dtype=np.int64)
-    return Plan(collection, head, chosen, kept, offsets, len(head) + len(ids))
+        offsets, characters = np.empty(0, dtype=np.int64), [(0, end)]
+    return Plan(collection, head, chosen, characters, offsets, len(head) + len(ids))
 
 
 def read_memory(
@@ -121,7 +129,7 @@ def read_memory(
         infllm.engine.errors.MemoryFileError: the folder cannot be written.
     """
     tell_memory(engine, engine.config.model.type, plan.tokens, out)
-    passages = Passages(plan.collection, plan.offsets, len(plan.head_ids))
+    passages = plan.passages
     ids = [*plan.head_ids, *plan.ids]
     if folder is None:
         session = engine.session()
@@ -172,7 +180,14 @@ def open_memory(engine: "Engine", folder: Path) -> Memory:
         infllm.engine.errors.MemoryFileError: it is damaged, unfinished, of another model,
             tokenizer or configuration, or no memory of documents.
     """
-    session = engine.open(folder)
+    from infllm.engine.errors import MemoryFileError
+
+    try:
+        session = engine.open(folder)
+    except MemoryFileError as error:
+        if error.reason == "unfinished":
+            error.hint = "the index command that was stopped goes on when it is given again"
+        raise
     about = about_memory(folder)
     collection = unpack_documents(_read_extra(folder, DOCUMENTS))
     offsets = np.load(io.BytesIO(_read_extra(folder, OFFSETS)), allow_pickle=False)
@@ -180,12 +195,12 @@ def open_memory(engine: "Engine", folder: Path) -> Memory:
     reading = Reading(
         about["tokens_given"], session.stats.tokens_read, about["tokens_truncated"], seconds
     )
-    passages = Passages(collection, offsets, about["head"])
-    return Memory(session, passages, reading, folder, True, about["choice"])
+    passages = Passages(collection, offsets, about["head"], about["characters"])
+    return Memory(session, passages, reading, folder, True, about["choice"], about["turns"])
 
 
-def save_memory(session: "Session", memory: Memory, folder: Path) -> None:
-    """Keep a session that went on from `memory` in a folder of its own.
+def save_memory(session: "Session", memory: Memory, turns: int, folder: Path) -> None:
+    """Keep a session that went on from `memory`, to `turns` in all, in a folder of its own.
 
     Raises:
         infllm.engine.errors.MemoryFileError: the folder cannot be written.
@@ -195,10 +210,12 @@ def save_memory(session: "Session", memory: Memory, folder: Path) -> None:
         "content": CONTENT,
         "sources": [document.source for document in memory.collection.documents],
         "head": passages.first,
+        "characters": passages.kept,
         "tokens_given": memory.reading.tokens_given,
         "tokens_truncated": memory.reading.tokens_truncated,
         "digest": hashlib.sha256(str(session.position).encode()).hexdigest(),
         "choice": memory.choice,
+        "turns": turns,
     }
     offsets = np.asarray(passages.offsets)
     files = {DOCUMENTS: pack_documents(memory.collection), OFFSETS: _array_bytes(offsets)}
@@ -225,13 +242,17 @@ def append_to_memory(engine: "Engine", folder: Path, added: Collection, out: Out
         offsets = np.array(tokenizer.offsets(text, ids), dtype=np.int64) + len(old.text)
     except ValueError:
         offsets = np.empty(0, dtype=np.int64)
-    whole = np.concatenate([memory.passages.offsets, offsets])
-    if not (len(offsets) and len(memory.passages.offsets)):
+    session, before = memory.session, memory.passages
+    # A conversation that was kept stands between the documents and belongs to none.
+    between = session.position - before.first - len(before.offsets)
+    whole = np.concatenate([before.offsets, np.full(between, len(old.text)), offsets])
+    if not (len(offsets) and len(before.offsets)):
         whole = whole[:0]
-    passages = Passages(collection, whole, memory.passages.first)
-    session = memory.session
+    kept = [*before.kept, (len(old.text), len(collection.text))]
+    passages = Passages(collection, whole, before.first, kept)
     about = {**about_memory(folder), "tokens_given": memory.reading.tokens_given + len(ids)}
     about["sources"] = [document.source for document in collection.documents]
+    about["characters"] = kept
     about["digest"] = hashlib.sha256(
         bytes.fromhex(about["digest"]) + pack_documents(collection)
     ).hexdigest()
@@ -262,7 +283,7 @@ def append_to_memory(engine: "Engine", folder: Path, added: Collection, out: Out
         elapsed,
         memory.reading.tokens_read,
     )
-    return Memory(session, passages, reading, folder, choice=about["choice"])
+    return Memory(session, passages, reading, folder, choice=about["choice"], turns=about["turns"])
 
 
 def about_memory(folder: Path) -> dict[str, Any]:
@@ -282,18 +303,6 @@ def about_memory(folder: Path) -> dict[str, Any]:
             reason="foreign",
         )
     return extra
-
-
-def is_memory(source: str) -> bool:
-    """Whether a path is a memory's folder, in whatever state."""
-    from infllm.engine.manifest import MANIFEST
-
-    manifest = Path(source) / MANIFEST
-    try:
-        with manifest.open("rb") as file:
-            return b'"tokens_given"' in file.read(1 << 20)
-    except OSError:
-        return False
 
 
 def noted_time(folder: Path) -> float:
@@ -337,10 +346,12 @@ def _about(plan: Plan, choice: dict[str, Any]) -> dict[str, Any]:
         "content": CONTENT,
         "sources": [document.source for document in plan.collection.documents],
         "head": len(plan.head_ids),
+        "characters": plan.characters,
         "tokens_given": plan.given,
         "tokens_truncated": plan.given - plan.tokens,
         "digest": plan.digest,
         "choice": choice,
+        "turns": 0,
     }
 
 

@@ -13,26 +13,38 @@ class Passages:
         collection: the sources.
         offsets: character of `collection.text` at which each token of the document begins.
         first: absolute position of the document's first token.
+        kept: ranges of characters (start, stop) that were read, where not all of them were.
     """
 
-    def __init__(self, collection: Collection, offsets: Sequence[int], first: int) -> None:
+    def __init__(
+        self,
+        collection: Collection,
+        offsets: Sequence[int],
+        first: int,
+        kept: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
         self.collection = collection
         self.offsets = offsets
         self.first = first
+        self.kept = [(0, len(collection.text))] if kept is None else list(kept)
 
     def characters(self, start: int, stop: int) -> tuple[int, int] | None:
-        """Characters of the tokens from `start` to `stop` - 1; None outside the document."""
+        """Characters of the tokens from `start` to `stop` - 1; None outside the document.
+
+        Of tokens on both sides of a cut, those before it.
+        """
         start = max(0, start - self.first)
         stop = min(len(self.offsets), stop - self.first)
         if start >= stop:
             return None
-        at_end = stop == len(self.offsets)
-        return (
-            int(self.offsets[start]),
-            len(self.collection.text) if at_end else int(self.offsets[stop]),
-        )
+        a = int(self.offsets[start])
+        b = int(self.offsets[stop]) if stop < len(self.offsets) else len(self.collection.text)
+        b = min(b, next((high for low, high in self.kept if low <= a < high), b))
+        return (a, b) if a < b else None
 
     def tokens(self, start: int, stop: int) -> tuple[int, int]:
         """The tokens, as absolute positions, that spell characters `start` to `stop` - 1."""
         first = max(0, bisect_left(self.offsets, start + 1) - 1)
+        if first < len(self.offsets):  # the first of those that spell this character together
+            first = bisect_left(self.offsets, self.offsets[first])
         return first + self.first, bisect_left(self.offsets, stop) + self.first

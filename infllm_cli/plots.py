@@ -69,10 +69,11 @@ def draw_lookups(
     )  # fmt: skip
     every = -(-len(labels) // 40)
     shown = range(0, len(labels), every)
-    axes.set_yticks([i + 0.5 for i in shown], [labels[i] for i in shown], fontsize=7)
+    plain = {"parse_math": False}  # a $ in a text is a $
+    axes.set_yticks([i + 0.5 for i in shown], [labels[i] for i in shown], fontsize=7, **plain)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("position in the document, tokens")
-    axes.set_title(title, fontsize=9)
+    axes.set_title(title, fontsize=9, **plain)
     figure.colorbar(image, ax=axes, label="attention")
     figure.savefig(path, dpi=150)
 

@@ -157,8 +157,14 @@ def read_documents(
     sources: Sequence[str], password: str | None, out: Output, stdin: Any = None
 ) -> "Collection":
     """The text of all sources, with warnings and skipped files told on stderr."""
-    from infllm.cli.documents import read_sources
+    from infllm.cli.documents import is_memory, read_sources
 
+    for source in sources:
+        if is_memory(source):
+            raise UsageError(
+                f"{source} is a memory of documents, which are read already",
+                f'ask it: infllm ask {source} "QUESTION", or see: infllm memory show {source}',
+            )
     if "-" in sources and stdin is None:
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError(

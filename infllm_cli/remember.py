@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infllm.cli.documents import is_memory
 from infllm.cli.errors import UsageError
 from infllm.cli.memory import (
     Memory,
     about_memory,
-    is_memory,
     open_memory,
     plan_reading,
     read_memory,
@@ -26,6 +26,7 @@ from infllm.cli.reading import (
     read_documents,
 )
 from infllm.cli.text import count, seconds, size
+from infllm.presets import names as preset_names
 
 if TYPE_CHECKING:
     from infllm.cli.memory import Plan
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 LEAST_KEPT = 4096  # tokens; what is shorter is read again as fast as it is found
 # Settings of a run and not of what was read: a memory opens on any device.
-OF_A_RUN = ("model.device",)
+OF_A_RUN = ("model.device", "device")
 
 
 def remember(
@@ -106,7 +107,7 @@ def recorded(choice: EngineChoice, config: "Config") -> dict[str, Any]:
     """`choice` as a memory keeps it."""
     overrides = {key: value for key, value in choice.overrides.items() if key not in OF_A_RUN}
     source = choice.source
-    if source is not None and Path(source).exists():
+    if source is not None and source not in preset_names() and Path(source).exists():
         source = str(Path(source).resolve())
     return {"source": source, "overrides": overrides, "name": preset_name(config, choice)}
 
@@ -162,16 +163,20 @@ def index_sources(
     out: Output,
     budget: int | None = None,
 ) -> tuple["Engine", Memory]:
-    """Read sources into a memory at `folder`.
+    """Read sources into a memory at `folder`; one that is there and whole is not read again.
 
     Raises:
         UsageError: there is another memory.
         infllm.engine.errors.MemoryFileError: it cannot be written.
     """
+    from infllm.engine import verify
+    from infllm.engine.errors import MemoryFileError
+
     config = open_config(choice)
     collection = read_documents(sources, password, out)
     engine = open_engine(config, choice, out)
     plan = plan_reading(engine, collection, tail_tokens(engine, ""), budget)
+    how = recorded(choice, config)
     if is_memory(str(folder)):
         about = about_memory(folder)
         if about["digest"] != plan.digest:
@@ -180,8 +185,14 @@ def index_sources(
                 "name another folder, add to it with --append, or remove it with: "
                 f"infllm memory rm {folder}",
             )
-    memory = read_memory(engine, plan, out, folder, recorded(choice, config))
-    return engine, memory
+        try:
+            verify(folder)
+            memory = open_memory(engine, folder)
+            _tell_reuse(memory, out)
+            return engine, memory
+        except MemoryFileError:
+            pass  # unfinished, damaged or of other settings: it is read on, or anew
+    return engine, read_memory(engine, plan, out, folder, how)
 
 
 def bytes_of(folder: Path) -> str:

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infllm.cli import options as opt
-from infllm.cli.errors import ExitCode, UsageError
+from infllm.cli.errors import ExitCode, Interrupted, UsageError
 from infllm.cli.output import Output
 
 if TYPE_CHECKING:
     from infllm.cli.memory import Memory
     from infllm.cli.tasks.questions import Reply
+    from infllm.engine.session import UnitMass
 
 Question = Annotated[
     str | None,
@@ -87,6 +88,13 @@ def ask(
         from infllm.cli.commands.ask_many import ask_many
 
         sources = [*(sources or []), *([question] if question is not None else [])]
+        if explain or plot is not None:
+            raise UsageError("--explain and --plot go with one question", "leave out --questions")
+        if dry_run:
+            from infllm.cli.commands.inspect import report
+
+            report(out, choice, sources, password, max_tokens)
+            return
         keep, back = not no_cache, read_back
         ask_many(
             out, choice, sources, questions, output, password, sampling, back, max_tokens, keep
@@ -112,7 +120,13 @@ def ask(
     with engine:
         sampling = with_prompt_stops(engine, sampling)
         back = engine.config.read_back if read_back is None else read_back
-        reply = ask_memory(engine, memory, question, sampling, out.write, back)
+        try:
+            reply = ask_memory(engine, memory, question, sampling, out.write, back)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted while reading the question",
+                "the documents are kept" if memory.folder else "the same command starts over",
+            ) from None
         out.line()
         kind = engine.config.model.type
         name = preset_name(engine.config, choice) if not memory.choice else memory.choice["name"]
@@ -133,9 +147,8 @@ def ask(
         if plot is not None:
             from infllm.cli.plots import draw_lookups
 
-            answer = reply.answer
-            length = memory.session.position
-            draw_lookups(plot, reply.looks, answer.units, answer.pieces, length, question)
+            steps, pieces = lookups(reply)
+            draw_lookups(plot, reply.looks, steps, pieces, memory.session.position, question)
             out.note(f"drew {plot}")
     read = "" if memory.reused else f"{memory.reading.plus(reply.tokens).sentence}, "
     out.note(
@@ -176,6 +189,13 @@ def tell_citations(reply: "Reply", out: Output) -> None:
         out.note(f'[{number}] {citation.place}: "{one_line(citation.quote)}"{mark}')
 
 
+def lookups(reply: "Reply") -> tuple[list[list["UnitMass"]], list[str]]:
+    """Units and texts of the tokens that were answered from the document itself."""
+    if reply.read_back:  # the units of those that were read back stand elsewhere
+        return [], []
+    return reply.answer.units, reply.answer.pieces
+
+
 def tell_lookups(memory: "Memory", reply: "Reply", out: Output) -> None:
     """The strip of --explain, as wide as the terminal."""
     import shutil
@@ -187,10 +207,8 @@ def tell_lookups(memory: "Memory", reply: "Reply", out: Output) -> None:
         out.note("nothing was looked up: the whole text is within the window, or has no units")
         return
     width = min(200, shutil.get_terminal_size().columns) if sys.stderr.isatty() else 80
-    answer = reply.answer
+    steps, pieces = lookups(reply)
     length = memory.session.position
-    steps = answer.units if not reply.read_back else []
-    pieces = answer.pieces if not reply.read_back else []
     out.note_lines("\n".join(draw_strip(reply.looks, steps, pieces, length, width)))
     if reply.read_back:
         out.note(f"read back {reply.read_back} tokens of it, and answered from these")

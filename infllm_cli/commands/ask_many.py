@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO
 
-from infllm.cli.commands.ask import answer_fields, tell_citations, tell_finish
-from infllm.cli.errors import UsageError
+from infllm.cli.commands.ask import answer_fields, tell_citations
+from infllm.cli.errors import Interrupted, UsageError
 from infllm.cli.options import EngineChoice, Sampling
 from infllm.cli.output import SCHEMA, Output, print_object
 from infllm.cli.text import count, plural, seconds
@@ -27,11 +28,12 @@ def ask_many(
     """Ask each line of the file `questions`; every one starts from the same state.
 
     Answers go to stdout (JSON lines with `--json`), or as JSON lines to the file `output`, which
-    is gone on with where it stopped. Ctrl-C ends with the answers given so far.
+    is gone on with where it stopped.
 
     Raises:
-        UsageError: no source, no question, a file that cannot be read or was made of something
-            else.
+        UsageError: no source, no question, a file that cannot be read or written, or was made of
+            something else.
+        Interrupted: Ctrl-C; says how many questions were answered.
     """
     from infllm.cli.reading import with_prompt_stops
     from infllm.cli.remember import remember
@@ -47,17 +49,25 @@ def ask_many(
     if not left:
         return
     longest = max(left, key=len)
-    engine, memory = remember(
-        choice, sources, password, out, question=longest, budget=budget, keep=keep
-    )
-    with engine, _opened(output) as file:
+    with _opened(output) as file, ExitStack() as stack:
+        engine, memory = remember(
+            choice, sources, password, out, question=longest, budget=budget, keep=keep
+        )
+        stack.enter_context(engine)
         sampling = with_prompt_stops(engine, sampling)
         back = engine.config.read_back if read_back is None else read_back
         spent = 0.0
-        for question in left:
-            reply = ask_memory(engine, memory, question, sampling, read_back=back)
-            if reply.answer.finish == "interrupted":
-                tell_finish(reply.answer.finish, sampling.max_new_tokens, out)
+        for number, question in enumerate(left):
+            try:
+                reply = ask_memory(engine, memory, question, sampling, read_back=back)
+                stopped = reply.answer.finish == "interrupted"
+            except KeyboardInterrupt:
+                stopped = True
+            if stopped:
+                raise Interrupted(
+                    f"interrupted after {count(number)} of {plural(len(left), 'question')}",
+                    "the same command goes on with the next" if output else "",
+                )
             spent += reply.seconds + reply.answer.seconds
             fields = {"schema": SCHEMA, "command": "ask", **answer_fields(question, reply)}
             if file is not None:
@@ -72,6 +82,9 @@ def ask_many(
     out.note(f"{plural(len(left), 'question')} answered in {seconds(spent)}")
 
 
+START = b'{"schema": '  # of every line
+
+
 class _opened:
     """The output file, to be appended to; nothing where there is none."""
 
@@ -81,7 +94,10 @@ class _opened:
 
     def __enter__(self) -> TextIO | None:
         if self.path is not None:
-            self._file = open(self.path, "a", encoding="utf-8")
+            try:
+                self._file = open(self.path, "a", encoding="utf-8")
+            except OSError as error:
+                raise UsageError(f"{self.path}: {error.strerror}", "name another file") from error
         return self._file
 
     def __exit__(self, *exc: object) -> None:
@@ -106,6 +122,14 @@ def _read_questions(path: str) -> list[str]:
     return asked
 
 
+def _question(line: bytes) -> str:
+    """The question of a line; raises ValueError, KeyError or TypeError where it is not ours."""
+    fields = json.loads(line)
+    if fields["command"] != "ask" or not isinstance(fields["answer"], str):
+        raise ValueError
+    return str(fields["question"])
+
+
 def _answered(path: Path) -> set[str]:
     """Questions that a file answers already; a last line that was cut is taken away."""
     try:
@@ -115,8 +139,11 @@ def _answered(path: Path) -> set[str]:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", "name another file") from error
     whole = data[: data.rfind(b"\n") + 1]
+    rest = data[len(whole) :]
     try:
-        done = {json.loads(line)["question"] for line in whole.splitlines()}
+        done = {_question(line) for line in whole.splitlines()}
+        if rest[: len(START)] != START[: len(rest)]:
+            raise ValueError
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{path} holds something else than answers", "name another file with --output"

@@ -83,6 +83,8 @@ def chat(
                         break
                 else:
                     _answer(line, talk, out)
+            except KeyboardInterrupt:  # while a question was read
+                out.note("stopped")
             except (InfllmError, *_engine_errors()) as error:
                 from infllm.cli.output import stderr_line
 

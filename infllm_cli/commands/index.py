@@ -86,7 +86,8 @@ def index(
             "peak_memory_bytes": peak_memory_bytes(),
         }
     )
+    read = "" if memory.reused else f"{memory.reading.sentence}; "
     out.note(
-        f"{memory.reading.sentence}; {plural(len(documents), 'document')}, {bytes_of(folder)} on "
+        f"{read}{plural(len(documents), 'document')}, {bytes_of(folder)} on "
         f"disk, peak memory {size(peak_memory_bytes())}"
     )

@@ -131,7 +131,7 @@ def prune_cache(
 
 def _folders(names: list[str] | None) -> list[Path]:
     """Folders of the memories that are meant by a path, or by the beginning of a cached name."""
-    from infllm.cli.memory import is_memory
+    from infllm.cli.documents import is_memory
 
     if not names:
         raise UsageError("no memory named", "see: infllm memory list")
@@ -145,7 +145,7 @@ def _folders(names: list[str] | None) -> list[Path]:
             what = "no memory" if not found else f"{len(found)} memories"
             raise UsageError(f"{what} of the name {name!r}", "see: infllm memory list")
         folders.append(found[0])
-    return folders
+    return list(dict.fromkeys(folders))
 
 
 def _sources(kept: Kept) -> str:

@@ -10,6 +10,7 @@ from infllm.cli.documents.errors import (
     Unreadable,
     UnsupportedFormat,
 )
+from infllm.cli.documents.folder import is_memory
 from infllm.cli.documents.limits import Limits
 from infllm.cli.documents.reading import Listing, list_sources, read_sources
 
@@ -28,6 +29,7 @@ __all__ = [
     "Span",
     "Unreadable",
     "UnsupportedFormat",
+    "is_memory",
     "list_sources",
     "read_sources",
 ]

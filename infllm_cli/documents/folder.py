@@ -14,6 +14,7 @@ from infllm.cli.documents.errors import LimitExceeded, Unreadable
 from infllm.cli.documents.ignore import IgnoreRules
 from infllm.cli.documents.limits import Limits
 from infllm.cli.documents.words import words
+from infllm.engine.manifest import MANIFEST, OURS
 
 VERSION_CONTROL = frozenset({".git", ".hg", ".svn", ".jj", ".bzr"})
 # Folders of other people's or machine-made files, commonly left out of .gitignore in bare copies.
@@ -115,6 +116,8 @@ def _reason(entry: os.DirEntry[str], folder: str, rules: IgnoreRules) -> str | N
     if is_folder:
         if entry.name in MACHINE_MADE or os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
             return "installed or machine-made files"
+        if is_memory(entry.path):
+            return "a memory of documents"
         return None
     if entry.name.lower() in LOCK_FILES:
         return "lock file"
@@ -123,6 +126,15 @@ def _reason(entry: os.DirEntry[str], folder: str, rules: IgnoreRules) -> str | N
     if GENERATED_NAME.search(entry.name):
         return "generated"
     return None
+
+
+def is_memory(path: str) -> bool:
+    """Whether a path is a memory's folder, in whatever state: the names in it tell."""
+    try:
+        names = os.listdir(path)
+    except (OSError, ValueError):
+        return False
+    return MANIFEST in names and any(OURS.fullmatch(name) for name in names)
 
 
 def content_reason(head: bytes, name: str, kind: str, size: int, limits: Limits) -> str | None:

@@ -161,14 +161,17 @@ class Words:
         self._asked = sum(self._worth[word] for word in asked)
         self._told = sum(self._worth[word] for word in told)
         self._asked_words, self._told_words = asked, told
-        self._answer = " ".join(answer.lower().split()).strip(" .")
+        whole = " ".join(answer.lower().split()).strip(" .")
+        # Not inside of a longer word or number, where the script tells words apart.
+        apart = rf"(?<![a-z0-9]){re.escape(whole)}(?![a-z0-9])"
+        self._answer = re.compile(apart) if whole else None
 
     def support(self, sentence: str) -> float:
         """How much of the question's and of the answer's words `sentence` has, 0..1."""
         found = _words(sentence)
         asked = sum(self._worth[w] for w in self._asked_words & found) / (self._asked or 1.0)
         told = sum(self._worth[w] for w in self._told_words & found) / (self._told or 1.0)
-        if self._answer and self._answer in " ".join(sentence.lower().split()):
+        if self._answer and self._answer.search(" ".join(sentence.lower().split())):
             told = 1.0
         return (1 - TOLD_SHARE) * asked + TOLD_SHARE * told if self._told_words else asked
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infllm.cli.documents import is_memory
 from infllm.cli.errors import UsageError
-from infllm.cli.memory import Memory, is_memory, save_memory
+from infllm.cli.memory import Memory, save_memory
 from infllm.cli.options import Sampling
 from infllm.cli.tasks.answer import generate_answer
 from infllm.cli.tasks.citations import Evidence, cite
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 class Conversation:
     """Turns over one memory, which itself stays as it is.
 
-    `last` is the reply of the turn before; `turns` counts since the start or `reset`.
+    `last` is the reply of the turn before; `turns` counts those kept with the memory, too.
     """
 
     def __init__(self, engine: "Engine", memory: Memory, sampling: Sampling) -> None:
@@ -31,7 +32,7 @@ class Conversation:
         """Back to the documents alone."""
         self.session = self.memory.session.fork()
         self.last: Reply | None = None
-        self.turns = 0
+        self.turns = self.memory.turns
 
     def ask(self, question: str, write: Callable[[str], None]) -> Reply:
         """One turn. An answer that Ctrl-C stops counts as far as it was given."""
@@ -66,4 +67,4 @@ class Conversation:
             raise UsageError(f"{folder} is a memory already", "name another folder")
         session = self.session.fork()
         session.end()
-        save_memory(session, self.memory, folder)
+        save_memory(session, self.memory, self.turns, folder)

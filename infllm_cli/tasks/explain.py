@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 SHADES = " ░▒▓█"
 ASCII_SHADES = " .:*#"
 ROWS = 24
-LABEL = 14  # characters
+LABEL = 14  # cells of a terminal
 
 
 def strips(steps: Sequence[Sequence["UnitMass"]], tokens: int, columns: int) -> list[list[float]]:
@@ -35,8 +35,10 @@ def draw_strip(
     width: int,
     shades: str = SHADES,
 ) -> list[str]:
-    """Lines of at most `width` characters: the question, then the answer's tokens from the top
-    down, the document from left to right; darker is more attention."""
+    """Lines of at most `width` cells of a terminal: the question, then the answer's tokens from
+    the top down, the document from left to right; darker is more attention."""
+    from rich.cells import set_cell_size
+
     columns = max(8, width - LABEL - 3)
     groups = _groups(list(zip(pieces, steps, strict=True)), ROWS)
     rows = strips([looked], tokens, columns)
@@ -50,12 +52,14 @@ def draw_strip(
         most = max(row) or 1.0
         cells = "".join(shades[-(-int(value / most * 4 * 16) // 16)] for value in row)
         lines.append(_line(label, f"|{cells}|"))
-    return lines
+    return [set_cell_size(line, width).rstrip() for line in lines]
 
 
 def _line(label: str, rest: str) -> str:
-    cut = label if len(label) <= LABEL else label[: LABEL - 1] + "~"
-    return f"{cut:<{LABEL}} {rest}".rstrip()
+    from rich.cells import cell_len, set_cell_size
+
+    cut = label if cell_len(label) <= LABEL else set_cell_size(label, LABEL - 1) + "~"
+    return f"{set_cell_size(cut, LABEL)} {rest}"
 
 
 def _groups(items: list, most: int) -> list[list]:

@@ -50,19 +50,22 @@ def ask_memory(
     to, are read again next to the question and at their true distances; the answer is given from
     there. Without units, as in a text that the window holds, there is nothing to read back.
     """
-    from infllm.engine.prompt import build_prompt
+    from infllm.engine.prompt import build_prompt, build_turn
 
     assert engine.tokenizer is not None
     began = time.monotonic()
     prompt = build_prompt(engine.tokenizer, engine.config, "ask", question=question)
-    session = look(memory, prompt.tail_ids)
+    asked = prompt.tail_ids
+    if memory.turns:
+        asked = build_turn(engine.tokenizer, engine.config, question, first=False)
+    session = look(memory, asked)
     attended = attended_units(session)
     found: list[Found] = []
     passages: list[int] = []
     speaker = session
     if read_back and attended:
         room = int(WINDOW_SHARE * engine.config.model.n_local) - len(prompt.tail_ids)
-        found = find_sentences(engine, memory, session, question, prompt.tail_ids)
+        found = find_sentences(engine, memory, session, question, asked)
         passages = spell(engine, memory, found, room)
     if passages:
         speaker = engine.session()
@@ -75,7 +78,7 @@ def ask_memory(
     places = [*Evidence(steps).ranked(), *session_sights(session)]
     places += [(*memory.passages.tokens(f.start, f.stop), f.score) for f in found]
     told = cite(memory.passages, places, question, answer.text)
-    tokens = len(prompt.tail_ids) + len(passages)
+    tokens = len(asked) + len(passages)
     return Reply(answer, told, tokens, seconds, len(passages), attended)
 
 

@@ -1,6 +1,8 @@
 """The command line run in this process, with a scripted engine."""
 
 import re
+import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cli.fakes import Fakes
+from tests.cli.stories import fact, story
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,6 @@ class Result:
 def quiet_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No settings of this machine: an empty folder, no variables, no user file."""
     import os
-    import warnings
 
     for name in list(os.environ):
         if name.startswith("INFLLM_"):
@@ -50,6 +52,44 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     return Fakes(monkeypatch)
 
 
+@pytest.fixture(scope="session")
+def pocket_parts() -> tuple[Any, Any]:
+    """Model and tokenizer of the built-in preset, loaded once."""
+    from infllm.cli.output import Output
+    from infllm.cli.reading import quiet_libraries
+
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS"):
+            patch.setenv(name, "1" if name != "TRANSFORMERS_VERBOSITY" else "error")
+        quiet_libraries(Output("ask"))
+        from infllm.engine import load
+        from infllm.engine.config import load_config
+
+        engine = load(load_config("pocket", {}, environ={}))
+        engine.close()
+        return engine.model, engine.tokenizer
+
+
+@pytest.fixture
+def pocket(monkeypatch: pytest.MonkeyPatch, pocket_parts: tuple[Any, Any]) -> Iterator[list[Any]]:
+    """The real engine around the built-in model; gives the engines that were made."""
+    import infllm.engine
+    from infllm.engine import Engine
+
+    engines: list[Any] = []
+
+    def load(config: Any) -> Any:
+        for engine in engines:  # a command that failed may have left it
+            engine.close()
+        engines.append(Engine(*pocket_parts, config, check=False))
+        return engines[-1]
+
+    monkeypatch.setitem(vars(infllm.engine), "load", load)
+    yield engines
+    for engine in engines:
+        engine.close()
+
+
 @pytest.fixture
 def infllm(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """`infllm("ask", "book.txt", "q")` as a Result."""
@@ -62,6 +102,23 @@ def infllm(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
         return Result(code, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shelf")
+
+
+@pytest.fixture
+def harbour(infllm: Callable[..., Result], pocket: list[Any], shelf: Path, tmp_path: Path) -> Path:
+    """A memory of harbour.txt, which tells the number of vague-harbor; it is read once."""
+    kept = shelf / "harbour.mem"
+    if not kept.exists():
+        text = shelf / "harbour.txt"
+        text.write_text(story(80, fact("vague-harbor", "7281934")))
+        made = infllm("index", text, "-o", kept)
+        assert made.code == 0, made.raw_err
+    return Path(shutil.copytree(kept, tmp_path / "harbour.mem"))
 
 
 @pytest.fixture

@@ -159,6 +159,10 @@ def build_prompt(tokenizer: FakeTokenizer, config: Config, task: str, **fields: 
     return SimpleNamespace(head_ids=[tokenizer.bos_id], tail_ids=tokenizer.encode(tail))
 
 
+def build_turn(tokenizer: FakeTokenizer, config: Config, question: str, first: bool) -> Any:
+    return build_prompt(tokenizer, config, "ask", question=question).tail_ids
+
+
 class Fakes:
     """Takes the place of `infllm.engine.load` and `infllm.engine.prompt` for a test."""
 
@@ -170,6 +174,7 @@ class Fakes:
         self.engines: list[FakeEngine] = []
         prompt = ModuleType("infllm.engine.prompt")
         prompt.build_prompt = build_prompt  # type: ignore[attr-defined]
+        prompt.build_turn = build_turn  # type: ignore[attr-defined]
         prompt.chat_template = lambda tokenizer, config: None  # type: ignore[attr-defined]
         monkeypatch.setitem(vars(infllm.engine), "load", self.load)
         monkeypatch.setitem(sys.modules, "infllm.engine.prompt", prompt)

@@ -1,0 +1,317 @@
+"""Many questions to one memory, passages read back, and pictures of what was looked up."""
+
+import io
+import json
+import re
+import sys
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from infllm.cli.tasks.explain import ASCII_SHADES, LABEL, draw_strip, strips
+from tests.cli.stories import fact, question
+
+HARBOUR = question("vague-harbor")
+ANSWER = "7281934"
+
+
+@dataclass(frozen=True)
+class Unit:
+    start: int
+    stop: int
+    mass: float
+
+
+@pytest.fixture
+def asked(tmp_path) -> Path:
+    path = tmp_path / "questions.txt"
+    path.write_text("What is the pass key?\n\n  Which colour?  \nWhat is the pass key?\nWhy?\n")
+    return path
+
+
+ASKED = ["What is the pass key?", "Which colour?", "Why?"]
+
+
+@pytest.fixture
+def answers(fakes):
+    """Answers that tell their question, and with it that every question sees no other."""
+
+    def answer(text: str) -> str:
+        document, *questions = text.split("\n\nQuestion:")
+        assert "pass key" in document
+        return " to" + "".join(questions).removesuffix("\nAnswer:")
+
+    fakes.answer = answer
+    return fakes
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# ---- --questions --------------------------------------------------------------------------------
+
+
+def test_each_line_of_a_file_is_asked_once(infllm, answers, book, asked):
+    result = infllm("ask", book, "--questions", asked)
+    assert result.code == 0
+    assert result.out == "".join(f"{line}\nto {line}\n\n" for line in ASKED)
+    assert result.err.endswith("3 questions answered in T\n")
+    assert len(answers.engines) == 1
+
+
+def test_text_answers_have_their_citations_on_standard_error(infllm, fakes, book, asked):
+    result = infllm("ask", book, "--questions", asked)
+    assert f'[1] {book}, line 1: "The pass key is 12345."' in result.err
+    assert "[1]" not in result.out
+
+
+def test_questions_as_json_lines(infllm, answers, book, asked):
+    result = infllm("ask", book, "--questions", asked, "--json")
+    found = [json.loads(line) for line in result.out.splitlines()]
+    assert [fields["question"] for fields in found] == ASKED
+    assert [fields["answer"] for fields in found] == [f"to {line}" for line in ASKED]
+    assert {(fields["schema"], fields["command"]) for fields in found} == {(1, "ask")}
+
+
+def test_questions_from_standard_input(infllm, answers, book, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Why?\nHow?\n"))
+    assert infllm("ask", book, "--questions", "-").out == "Why?\nto Why?\n\nHow?\nto How?\n\n"
+
+
+def test_answers_go_to_a_file_which_is_gone_on_with(infllm, answers, book, asked, tmp_path):
+    output = tmp_path / "answers.jsonl"
+    result = infllm("ask", book, "--questions", asked, "-o", output)
+    assert (result.code, result.out) == (0, "")
+    assert [fields["question"] for fields in lines(output)] == ASKED
+    first = output.read_bytes()
+    again = infllm("ask", book, "--questions", asked, "-o", output)
+    assert (again.code, again.err) == (0, "3 of 3 questions answered\n")
+    assert len(answers.engines) == 1  # nothing was loaded for nothing
+    asked.write_text(asked.read_text() + "How?\n")
+    assert "3 of 4 questions" in infllm("ask", book, "--questions", asked, "-o", output).err
+    assert output.read_bytes().startswith(first)
+    assert [fields["question"] for fields in lines(output)] == [*ASKED, "How?"]
+
+
+def test_a_last_line_that_was_cut_is_answered_again(infllm, answers, book, asked, tmp_path):
+    output = tmp_path / "answers.jsonl"
+    infllm("ask", book, "--questions", asked, "-o", output)
+    whole = output.read_bytes()
+    for cut in (1, 5, 60):
+        output.write_bytes(whole[: whole.rstrip().rfind(b"\n") + 1 + cut])
+        assert "2 of 3 questions" in infllm("ask", book, "--questions", asked, "-o", output).err
+        assert [fields["question"] for fields in lines(output)] == ASKED
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Dear Ada,\n",
+        b"Dear Ada, no line feed",
+        b'{"question": "Why?", "label": 3}\n',
+        b'{"question": "Why?", "answer": "x", "command": "other"}\n',
+        b"[1]\n",
+        b"\xff\xfe\n",
+    ],
+)
+def test_a_file_of_something_else_is_refused_and_stays(
+    infllm, answers, book, asked, tmp_path, content
+):
+    output = tmp_path / "mine.jsonl"
+    output.write_bytes(content)
+    result = infllm("ask", book, "--questions", asked, "-o", output)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        f"error: {output} holds something else than answers\n"
+        "hint: name another file with --output\n"
+    )
+    assert output.read_bytes() == content
+    assert answers.engines == []
+
+
+def test_a_place_that_cannot_be_written_is_told_before_reading(infllm, answers, book, asked):
+    result = infllm("ask", book, "--questions", asked, "-o", "missing/answers.jsonl")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("error: missing/answers.jsonl: No such file or directory\n")
+    assert answers.engines == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file or directory"),
+        (b"", "has no question"),
+        (b" \n\n", "has no question"),
+        (b"\xff\xfe\xfa", "not UTF-8 text"),
+    ],
+)
+def test_files_without_questions(infllm, answers, book, tmp_path, content, message):
+    path = tmp_path / "q.txt"
+    if content is not None:
+        path.write_bytes(content)
+    result = infllm("ask", book, "--questions", path)
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert answers.engines == []
+
+
+def test_what_does_not_go_with_questions(infllm, answers, book, asked):
+    assert infllm("ask", "--questions", asked).code == 2
+    for option in (["--explain"], ["--plot", "x.png"]):
+        result = infllm("ask", book, "--questions", asked, *option)
+        assert result.code == 2
+        assert "--explain and --plot go with one question" in result.err
+    assert infllm("ask", book, "Why?", "-o", "x.jsonl").code == 2
+    dry = infllm("ask", book, "--questions", asked, "--dry-run")
+    assert (dry.code, answers.engines) == (0, [])
+    assert str(book) in dry.out
+
+
+def test_ctrl_c_keeps_the_answers_given(infllm, answers, book, asked, tmp_path):
+    given = answers.answer
+
+    def answer(text: str) -> str:
+        if "Which colour?" in text:
+            raise KeyboardInterrupt
+        return given(text)
+
+    answers.answer = answer
+    output = tmp_path / "answers.jsonl"
+    result = infllm("ask", book, "--questions", asked, "-o", output)
+    assert (result.code, result.out) == (130, "")
+    assert result.err == (
+        "error: interrupted after 1 of 3 questions\nhint: the same command goes on with the next\n"
+    )
+    assert [fields["question"] for fields in lines(output)] == ASKED[:1]
+    answers.answer = given
+    assert infllm("ask", book, "--questions", asked, "-o", output).code == 0
+    assert [fields["question"] for fields in lines(output)] == ASKED
+
+
+def test_ctrl_c_while_a_question_is_read(infllm, fakes, book, monkeypatch):
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("infllm.cli.tasks.questions.look", interrupt)
+    result = infllm("ask", book, "Why?")
+    assert (result.code, result.out) == (130, "")
+    assert result.err == (
+        "error: interrupted while reading the question\nhint: the same command starts over\n"
+    )
+
+
+def test_the_order_of_questions_does_not_change_answers(infllm, harbour, tmp_path):
+    asked = [HARBOUR, "Who swept the quay at noon?", "What did Ada Finch paint?"]
+    found = []
+    for order in (asked, asked[::-1]):
+        path = tmp_path / "questions.txt"
+        path.write_text("\n".join(order))
+        limits = ["--max-new-tokens", "12", "--json"]
+        result = infllm("ask", harbour, "--questions", path, *limits)
+        told = [json.loads(line) for line in result.out.splitlines()]
+        found.append({f["question"]: (f["answer"], f["citations"]) for f in told})
+    assert list(found[0]) == list(found[1])[::-1] == asked
+    assert found[0] == found[1]
+    assert found[0][HARBOUR][0] == ANSWER
+
+
+# ---- --read-back --------------------------------------------------------------------------------
+
+
+def test_passages_are_read_again_next_to_the_question(infllm, harbour):
+    fields = json.loads(infllm("ask", harbour, HARBOUR, "--read-back", "--json").out)
+    assert fields["answer"] == ANSWER
+    assert 0 < fields["tokens_read_back"] < 256
+    assert fields["citations"][0]["quote"] == fact("vague-harbor", ANSWER)
+    plain = json.loads(infllm("ask", harbour, HARBOUR, "--no-read-back", "--json").out)
+    assert plain["tokens_read_back"] == 0
+    assert (plain["tokens_given"], plain["tokens_read"]) == (
+        fields["tokens_given"],
+        fields["tokens_read"],
+    )
+    as_preset = json.loads(infllm("ask", harbour, HARBOUR, "--json").out)
+    assert as_preset["tokens_read_back"] == fields["tokens_read_back"]
+    off = json.loads(infllm("ask", harbour, HARBOUR, "--set", "read_back=false", "--json").out)
+    assert off["tokens_read_back"] == 0
+
+
+def test_a_text_within_the_window_has_nothing_to_read_back(infllm, pocket, tmp_path):
+    (tmp_path / "short.txt").write_text(fact("vague-harbor", ANSWER))
+    result = infllm("ask", tmp_path / "short.txt", HARBOUR, "--read-back", "--json")
+    assert json.loads(result.out)["tokens_read_back"] == 0
+    explained = infllm("ask", tmp_path / "short.txt", HARBOUR, "--explain")
+    assert "nothing was looked up: the whole text is within the window" in explained.err
+
+
+def test_a_question_longer_than_the_window_reads_nothing_back(infllm, harbour):
+    long = " ".join(f"And what of day {day}?" for day in range(60))
+    result = infllm("ask", harbour, long, "--read-back", "--json", "--max-new-tokens", "4")
+    assert (result.code, json.loads(result.out)["tokens_read_back"]) == (0, 0)
+
+
+# ---- --explain and --plot -----------------------------------------------------------------------
+
+
+def test_explain_draws_within_the_width_and_without_escape_codes(infllm, harbour):
+    result = infllm("ask", harbour, HARBOUR, "--explain", "--no-read-back")
+    assert result.out == f"{ANSWER}\n"
+    assert "\x1b" not in result.raw_err
+    drawn = [line for line in result.raw_err.splitlines() if line.endswith("|")]
+    assert drawn[0].startswith("question ")
+    assert "".join(line[:LABEL].strip() for line in drawn[1:]).endswith(ANSWER)
+    assert all(len(line) == 80 for line in drawn)
+    assert any("█" in line for line in drawn)
+
+
+def test_explain_says_what_was_read_back(infllm, harbour):
+    result = infllm("ask", harbour, HARBOUR, "--explain", "--read-back")
+    drawn = [line for line in result.raw_err.splitlines() if line.endswith("|")]
+    assert len(drawn) == 1
+    assert re.search(r"read back \d+ tokens of it, and answered from these\n", result.raw_err)
+
+
+def cells(line: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
+
+
+@pytest.mark.parametrize("width", [10, 25, 40, 80, 200])
+@pytest.mark.parametrize("pieces", [["a"], ["\u4e2d\u6587" * 9], [" word"] * 100, []])
+def test_no_line_of_a_strip_is_wider_than_the_terminal(width, pieces):
+    looked = [Unit(0, 32, 0.5), Unit(64, 96, 0.1)]
+    drawn = draw_strip(looked, [looked] * len(pieces), pieces, 123_456_789, width)
+    assert max(map(cells, drawn)) <= width
+    assert len(drawn) <= 26
+
+
+def test_a_strip():
+    looked = [Unit(0, 10, 0.1), Unit(70, 80, 0.4)]
+    drawn = draw_strip(looked, [[Unit(30, 40, 1.0)], []], [" one", "\n"], 80, 25, ASCII_SHADES)
+    assert drawn == [
+        "               080 tokens",
+        "question       |.      #|",
+        "one            |   #    |",
+        "               |        |",
+    ]
+
+
+def test_strips_put_what_lies_behind_the_document_into_the_last_column():
+    assert strips([[Unit(150, 160, 1.0)], []], 100, 4) == [[0, 0, 0, 1.0], [0] * 4]
+
+
+@pytest.mark.parametrize("back", ["--read-back", "--no-read-back"])
+def test_plot_writes_a_picture(infllm, harbour, tmp_path, back):
+    path = tmp_path / "lookups.png"
+    costs = "What costs $5_{ and not $6^, \\frac?"
+    result = infllm("ask", harbour, costs, "--plot", path, back, "--max-new-tokens", "4")
+    assert result.code == 0, result.raw_err
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert f"drew {path}\n" in result.err
+
+
+@pytest.mark.parametrize("path", ["lookups.bmp", "missing/lookups.png"])
+def test_a_picture_that_cannot_be_drawn_is_told_before_reading(infllm, fakes, book, path):
+    result = infllm("ask", book, "Why?", "--plot", path)
+    assert (result.code, fakes.engines) == (2, [])
