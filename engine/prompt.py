@@ -50,11 +50,20 @@ CHAT = {
     ),
 }
 
+
+def _each(user: str, assistant: str) -> str:
+    """The part of a template that writes every turn; a system role is left to the rest of it."""
+    return (
+        f"{{% for m in messages %}}{{% if m.role == 'user' %}}{user}"
+        f"{{% elif m.role == 'assistant' %}}{assistant}{{% endif %}}{{% endfor %}}"
+    )
+
+
 _SYSTEM = "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% else %}"
 # The published forms behind `conv_type`, for tokenizers that bring no template of their own.
 # Jinja drops a template's last newline, so those that end in one go on with an empty string.
 CONVERSATIONS = {
-    "mistral-inst": "<s>[INST] {{ messages[-1].content }} [/INST]",
+    "mistral-inst": "<s>" + _each("[INST] {{ m.content }} [/INST]", " {{ m.content }}</s>"),
     "llama-3-inst": (
         "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>"
         "\n\n{{ m.content }}<|eot_id|>{% endfor %}"
@@ -63,13 +72,16 @@ CONVERSATIONS = {
     "vicuna": (
         f"{_SYSTEM}A chat between a curious user and an artificial intelligence assistant. "
         "The assistant gives helpful, detailed, and polite answers to the user's questions."
-        "{% endif %} USER: {{ messages[-1].content }} ASSISTANT:"
+        "{% endif %} " + _each("USER: {{ m.content }} ASSISTANT:", " {{ m.content }}</s>")
     ),
     "qwen": (
         f"<|im_start|>system\n{_SYSTEM}You are a helpful assistant.{{% endif %}}<|im_end|>\n"
-        "<|im_start|>user\n{{ messages[-1].content }}<|im_end|>\n<|im_start|>assistant\n{{ '' }}"
+        + _each(
+            "<|im_start|>user\n{{ m.content }}<|im_end|>\n<|im_start|>assistant\n",
+            "{{ m.content }}<|im_end|>\n",
+        )
     ),
-    "minicpm": "<用户>{{ messages[-1].content }}<AI>",
+    "minicpm": _each("<用户>{{ m.content }}<AI>", "{{ m.content }}"),
 }
 # Some templates write today's date into the prompt, and with it every memory would be worth
 # a day. One day stands for all; it is the one the Llama 3.1 template falls back to.
@@ -138,7 +150,7 @@ def build_turn(
     ]
     try:
         text = _render(tokenizer, template, messages)
-    except TemplateError:  # it knows one turn, as those of `conv_type` do
+    except TemplateError:  # it knows one turn alone
         text = ""
     _, answered, rest = text.partition(_SYSTEM_MARK)
     between, asked, after = rest.partition(_TAIL_MARK)
