@@ -1,12 +1,18 @@
 """Options that several commands share."""
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from infllm.cli.errors import UsageError
 from infllm.cli.tasks.lengths import parse_length
+
+if TYPE_CHECKING:
+    from infllm.cli.output import Output
 
 Sources = Annotated[
     list[str] | None,
@@ -140,23 +146,117 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
 
-def engine_choice(
-    preset: str | None,
-    model: str | None,
-    policy: str | None,
-    settings: list[str] | None,
-    device: str | None,
-    dtype: str | None,
-    offline: bool,
-) -> EngineChoice:
-    """The flags as a source and overrides; `--policy` and such win over `--set` of the same key."""
-    overrides: dict[str, Any] = dict(parse_setting(text) for text in settings or [])
-    flags = {"model.type": policy, "model.device": device, "model.dtype": dtype}
-    source = preset or model
-    if preset and model:
-        flags["model.path"] = model
-    overrides.update({key: value for key, value in flags.items() if value is not None})
-    return EngineChoice(source, overrides, offline)
+@dataclass(frozen=True)
+class ModelFlags:
+    """Which model to load, and how."""
+
+    preset: Preset = None
+    model: Model = None
+    settings: Settings = None
+    device: Device = None
+    dtype: Dtype = None
+    offline: Offline = False
+
+    def choice(self, policy: str | None = None) -> EngineChoice:
+        """The flags as a source and overrides; they win over `--set` of the same key."""
+        overrides: dict[str, Any] = dict(parse_setting(text) for text in self.settings or [])
+        flags = {
+            "model.type": policy,
+            "model.device": self.device,
+            "model.dtype": self.dtype,
+            "model.path": self.model if self.preset else None,
+        }
+        overrides.update({key: value for key, value in flags.items() if value is not None})
+        return EngineChoice(self.preset or self.model, overrides, self.offline)
+
+
+@dataclass(frozen=True)
+class EngineFlags(ModelFlags):
+    """Which model to load, how, and with which memory."""
+
+    policy: Policy = None
+
+    def choice(self, policy: str | None = None) -> EngineChoice:
+        return super().choice(policy or self.policy)
+
+
+@dataclass(frozen=True)
+class SamplingFlags:
+    """How to go on from what was read."""
+
+    max_new_tokens: MaxNewTokens = 256
+    temperature: Temperature = 0.0
+    top_p: TopP = 1.0
+    top_k: TopK = 0
+    repetition_penalty: RepetitionPenalty = 1.0
+    seed: Seed = None
+    stop: Stop = None
+
+    def sampling(self) -> Sampling:
+        return Sampling(**{**vars(self), "stop": tuple(self.stop or ())})
+
+
+@dataclass(frozen=True)
+class SummaryFlags(SamplingFlags):
+    """As for answers; a summary by a small model falls into repeating itself."""
+
+    repetition_penalty: RepetitionPenalty = 1.1
+
+
+@dataclass(frozen=True)
+class NoteFlags:
+    """What goes to standard error."""
+
+    quiet: Quiet = False
+    verbose: Verbose = 0
+
+    def output(self, command: str) -> "Output":
+        from infllm.cli.output import Output
+
+        return Output(command, getattr(self, "as_json", False), self.quiet, self.verbose)
+
+
+@dataclass(frozen=True)
+class StreamFlags(NoteFlags):
+    """What goes to which stream."""
+
+    as_json: Json = False
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose dataclass parameters are options of their own, one for each field.
+
+    So that a list of flags that many commands take is written once.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    options: list[inspect.Parameter] = []
+    bundles: dict[str, tuple[type, list[str]]] = {}
+    for parameter in inspect.signature(command).parameters.values():
+        kind = hints[parameter.name]
+        if not is_dataclass(kind):
+            options.append(parameter.replace(annotation=kind, kind=parameter.KEYWORD_ONLY))
+            continue
+        of_fields = get_type_hints(kind, include_extras=True)
+        bundles[parameter.name] = kind, [field.name for field in fields(kind)]
+        options += [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=of_fields[field.name],
+            )
+            for field in fields(kind)
+        ]
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        for name, (kind, names) in bundles.items():
+            values[name] = kind(**{field: values.pop(field) for field in names})
+        command(**values)
+
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    return run
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

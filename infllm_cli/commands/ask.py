@@ -19,7 +19,9 @@ Question = Annotated[
 ]
 
 
+@opt.spread
 def ask(
+    *,
     sources: opt.Sources = None,
     question: Question = None,
     questions: Annotated[
@@ -37,32 +39,18 @@ def ask(
             help="With --questions: JSON lines; what is answered there is not asked again.",
         ),
     ] = None,
-    preset: opt.Preset = None,
-    model: opt.Model = None,
-    policy: opt.Policy = None,
-    settings: opt.Settings = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
+    flags: opt.EngineFlags,
     password: opt.Password = None,
     read_back: opt.ReadBack = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Draw which parts of the document were looked up.")
     ] = False,
     plot: opt.Plot = None,
-    max_new_tokens: opt.MaxNewTokens = 256,
-    temperature: opt.Temperature = 0.0,
-    top_p: opt.TopP = 1.0,
-    top_k: opt.TopK = 0,
-    repetition_penalty: opt.RepetitionPenalty = 1.0,
-    seed: opt.Seed = None,
-    stop: opt.Stop = None,
+    answering: opt.SamplingFlags,
     max_tokens: opt.Budget = None,
     no_cache: opt.NoCache = False,
-    offline: opt.Offline = False,
     dry_run: opt.DryRun = False,
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    streams: opt.StreamFlags,
 ) -> None:
     """Ask a question about documents of any length, or about a memory of them.
 
@@ -78,11 +66,9 @@ def ask(
     """
     from infllm.cli.plots import check_plot
 
-    out = Output("ask", as_json, quiet, verbose)
-    choice = opt.engine_choice(preset, model, policy, settings, device, dtype, offline)
-    sampling = opt.Sampling(
-        max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed, tuple(stop or ())
-    )
+    out = streams.output("ask")
+    choice = flags.choice()
+    sampling = answering.sampling()
     check_plot(plot)
     if questions is not None:
         from infllm.cli.commands.ask_many import ask_many

@@ -21,27 +21,16 @@ HELP = """\
 /quit          end (as does Ctrl-D); Ctrl-C stops an answer"""
 
 
+@opt.spread
 def chat(
+    *,
     sources: opt.Sources = None,
-    preset: opt.Preset = None,
-    model: opt.Model = None,
-    policy: opt.Policy = None,
-    settings: opt.Settings = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
+    flags: opt.EngineFlags,
     password: opt.Password = None,
-    max_new_tokens: opt.MaxNewTokens = 256,
-    temperature: opt.Temperature = 0.0,
-    top_p: opt.TopP = 1.0,
-    top_k: opt.TopK = 0,
-    repetition_penalty: opt.RepetitionPenalty = 1.0,
-    seed: opt.Seed = None,
-    stop: opt.Stop = None,
+    answering: opt.SamplingFlags,
     max_tokens: opt.Budget = None,
     no_cache: opt.NoCache = False,
-    offline: opt.Offline = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    streams: opt.NoteFlags,
 ) -> None:
     """Talk about documents, or about a memory of them; questions may come from a pipe.
 
@@ -56,17 +45,15 @@ def chat(
     from infllm.cli.remember import remember
     from infllm.cli.tasks.conversation import Conversation
 
-    out = Output("chat", False, quiet, verbose)
-    choice = opt.engine_choice(preset, model, policy, settings, device, dtype, offline)
+    out = streams.output("chat")
+    choice = flags.choice()
     sources = need_sources(sources, "infllm chat book.mem")
     if "-" in sources:
         raise UsageError(
             "standard input is where the questions come from",
             "index the document first: cat book.txt | infllm index - -o book.mem",
         )
-    sampling = opt.Sampling(
-        max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed, tuple(stop or ())
-    )
+    sampling = answering.sampling()
     engine, memory = remember(choice, sources, password, out, budget=max_tokens, keep=not no_cache)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     with engine:

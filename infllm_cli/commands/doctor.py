@@ -3,7 +3,7 @@
 import os
 import platform
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import typer
@@ -30,22 +30,14 @@ class Finding:
     detail: str
 
 
-def doctor(
-    preset: opt.Preset = None,
-    model: opt.Model = None,
-    settings: opt.Settings = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
-) -> None:
+@opt.spread
+def doctor(*, flags: opt.ModelFlags, streams: opt.StreamFlags) -> None:
     """Check that everything a run needs is here.
 
     Versions, devices, optional parts, and that the model finds a pass key. Uses no network.
     """
-    out = Output("doctor", as_json, quiet, verbose)
-    choice = opt.engine_choice(preset, model, None, settings, device, dtype, offline=True)
+    out = streams.output("doctor")
+    choice = replace(flags, offline=True).choice()
     findings: list[Finding] = []
 
     def found(name: str, state: str, detail: str) -> None:

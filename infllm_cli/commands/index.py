@@ -7,10 +7,11 @@ import typer
 
 from infllm.cli import options as opt
 from infllm.cli.errors import UsageError
-from infllm.cli.output import Output
 
 
+@opt.spread
 def index(
+    *,
     sources: opt.Sources = None,
     output: Annotated[
         str | None,
@@ -19,19 +20,11 @@ def index(
     append: Annotated[
         bool, typer.Option("--append", help="Add the sources to the memory that is there.")
     ] = False,
-    preset: opt.Preset = None,
-    model: opt.Model = None,
-    policy: opt.Policy = None,
-    settings: opt.Settings = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
+    flags: opt.EngineFlags,
     password: opt.Password = None,
     max_tokens: opt.Budget = None,
-    offline: opt.Offline = False,
     dry_run: opt.DryRun = False,
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    streams: opt.StreamFlags,
 ) -> None:
     """Read documents into a memory file, to ask as often as you like.
 
@@ -45,8 +38,8 @@ def index(
     """
     from infllm.cli.reading import need_sources
 
-    out = Output("index", as_json, quiet, verbose)
-    choice = opt.engine_choice(preset, model, policy, settings, device, dtype, offline)
+    out = streams.output("index")
+    choice = flags.choice()
     example = "infllm index book.pdf -o book.mem"
     sources = need_sources(sources, example)
     if output is None:

@@ -13,19 +13,13 @@ if TYPE_CHECKING:
     from infllm.cli.options import EngineChoice
 
 
+@opt.spread
 def inspect(
+    *,
     sources: opt.Sources = None,
-    preset: opt.Preset = None,
-    model: opt.Model = None,
-    policy: opt.Policy = None,
-    settings: opt.Settings = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
+    flags: opt.EngineFlags,
     password: opt.Password = None,
-    offline: opt.Offline = False,
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    streams: opt.StreamFlags,
 ) -> None:
     """Show what would be read, and what that needs.
 
@@ -39,9 +33,9 @@ def inspect(
     """
     from infllm.cli.reading import need_sources
 
-    out = Output("inspect", as_json, quiet, verbose)
+    out = streams.output("inspect")
     sources = need_sources(sources, "infllm inspect book.pdf")
-    choice = opt.engine_choice(preset, model, policy, settings, device, dtype, offline)
+    choice = flags.choice()
     report(out, choice, sources, password, None)
 
 

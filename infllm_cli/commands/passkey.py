@@ -7,7 +7,6 @@ import typer
 
 from infllm.cli import options as opt
 from infllm.cli.errors import Interrupted, UsageError, exit_code
-from infllm.cli.output import Output
 from infllm.cli.tables import Table
 from infllm.cli.tasks.lengths import length_name, parse_depths, parse_length
 from infllm.engine.errors import EngineError
@@ -16,7 +15,9 @@ if TYPE_CHECKING:
     from infllm.cli.tasks.passkey import Score, Trial
 
 
+@opt.spread
 def passkey(
+    *,
     lengths: Annotated[
         str, typer.Option("--len", metavar="N,...", help="Prompt lengths: 4096, 32K, 1M, ...")
     ] = "32K",
@@ -45,15 +46,8 @@ def passkey(
     ] = "classic",
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the keys.")] = 0,
     plot: opt.Plot = None,
-    preset: opt.Preset = None,
-    model: opt.Model = None,
-    settings: opt.Settings = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
-    offline: opt.Offline = False,
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    flags: opt.ModelFlags,
+    streams: opt.StreamFlags,
 ) -> None:
     """Hide a pass key in a long text and ask for it.
 
@@ -71,14 +65,14 @@ def passkey(
     from infllm.cli.tasks.policies import parse_policies
     from infllm.cli.text import size
 
-    out = Output("passkey", as_json, quiet, verbose)
+    out = streams.output("passkey")
     check_plot(plot)
     wanted = list(dict.fromkeys(parse_length(part) for part in opt.split_list(lengths)))
     if not wanted:
         raise UsageError("--len names no length", "write for example --len 32K,1M")
     depths = parse_depths(depth) if depth is not None else []
     count = trials or max(1, len(depths))
-    choice = opt.engine_choice(preset, model, None, settings, device, dtype, offline)
+    choice = flags.choice()
     config = open_config(choice)
     name = preset_name(config, choice)
     policies = parse_policies(policy, config.model.type)
@@ -108,7 +102,7 @@ def passkey(
 
     scores = score(done)
     first = next(iter(scores.values()))
-    if not as_json:
+    if not out.as_json:
         _table(scores, [n for n in wanted if n in first.by_length]).show(out)
     if plot is not None:
         draw_needles(plot, done, f"pass key, {name}")

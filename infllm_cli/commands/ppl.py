@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infllm.cli import options as opt
-from infllm.cli.output import Output
 from infllm.cli.tables import Table
 from infllm.cli.tasks.lengths import parse_length
 
@@ -21,7 +20,9 @@ class Spacing(StrEnum):
     log = "log"
 
 
+@opt.spread
 def ppl(
+    *,
     sources: opt.Sources = None,
     max_tokens: Annotated[
         int | None,
@@ -40,16 +41,9 @@ def ppl(
         Spacing, typer.Option("--spacing", help="Bins of equal length, or growing ones.")
     ] = Spacing.even,
     plot: opt.Plot = None,
-    preset: opt.Preset = None,
-    model: opt.Model = None,
-    settings: opt.Settings = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
+    flags: opt.ModelFlags,
     password: opt.Password = None,
-    offline: opt.Offline = False,
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    streams: opt.StreamFlags,
 ) -> None:
     """Measure perplexity of a text of any length.
 
@@ -74,10 +68,10 @@ def ppl(
     from infllm.cli.tasks.policies import parse_policies
     from infllm.cli.text import count, size
 
-    out = Output("ppl", as_json, quiet, verbose)
+    out = streams.output("ppl")
     sources = need_sources(sources, "infllm ppl corpus.txt")
     check_plot(plot)
-    choice = opt.engine_choice(preset, model, None, settings, device, dtype, offline)
+    choice = flags.choice()
     config = open_config(choice)
     preset = preset_name(config, choice)
     policies = parse_policies(policy, config.model.type)

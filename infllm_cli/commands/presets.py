@@ -74,7 +74,7 @@ def show_preset(
     from infllm.cli.reading import open_config, preset_name
 
     out = Output("presets", as_json)
-    choice = opt.engine_choice(name, None, policy, settings, None, None, False)
+    choice = opt.EngineFlags(preset=name, policy=policy, settings=settings).choice()
     config = open_config(choice)
     values, origins = config.flat(), config.origins
     table = Table(["key", "origin", "value"], text_columns=3)

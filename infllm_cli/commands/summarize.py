@@ -7,7 +7,6 @@ import typer
 
 from infllm.cli import options as opt
 from infllm.cli.errors import UsageError
-from infllm.cli.output import Output
 
 
 class Strategy(StrEnum):
@@ -15,7 +14,9 @@ class Strategy(StrEnum):
     map_reduce = "map-reduce"
 
 
+@opt.spread
 def summarize(
+    *,
     sources: opt.Sources = None,
     strategy: Annotated[
         Strategy,
@@ -23,26 +24,12 @@ def summarize(
             "--strategy", help="Whole document through memory, or parts that fit the window."
         ),
     ] = Strategy.memory,
-    preset: opt.Preset = None,
-    model: opt.Model = None,
-    policy: opt.Policy = None,
-    settings: opt.Settings = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
+    flags: opt.EngineFlags,
     password: opt.Password = None,
-    max_new_tokens: opt.MaxNewTokens = 256,
-    temperature: opt.Temperature = 0.0,
-    top_p: opt.TopP = 1.0,
-    top_k: opt.TopK = 0,
-    repetition_penalty: opt.RepetitionPenalty = 1.1,
-    seed: opt.Seed = None,
-    stop: opt.Stop = None,
+    answering: opt.SummaryFlags,
     max_tokens: opt.Budget = None,
-    offline: opt.Offline = False,
     dry_run: opt.DryRun = False,
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    streams: opt.StreamFlags,
 ) -> None:
     """Summarize documents of any length.
 
@@ -66,24 +53,22 @@ def summarize(
     from infllm.cli.tasks.summarize import find_sections, summarize_by_memory, summarize_by_parts
     from infllm.cli.text import plural, seconds, size
 
-    out = Output("summarize", as_json, quiet, verbose)
+    out = streams.output("summarize")
     sources = need_sources(sources, "infllm summarize book.epub")
     by_parts = strategy is Strategy.map_reduce
-    if by_parts and policy not in (None, "origin"):
+    if by_parts and flags.policy not in (None, "origin"):
         raise UsageError(
-            f"--policy {policy} has no part in map-reduce: its parts fit the window",
+            f"--policy {flags.policy} has no part in map-reduce: its parts fit the window",
             "leave --policy out, or use --strategy memory",
         )
-    choice = opt.engine_choice(preset, model, policy, settings, device, dtype, offline)
+    choice = flags.choice()
     if dry_run:
         from infllm.cli.commands.inspect import report
 
         report(out, choice, sources, password, max_tokens)
         return
 
-    sampling = opt.Sampling(
-        max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed, tuple(stop or ())
-    )
+    sampling = answering.sampling()
     collection, engine = open_all(choice, sources, password, out)
     with engine:
         sampling = with_prompt_stops(engine, sampling)
@@ -123,4 +108,4 @@ def summarize(
         f"{reading.sentence}{done}, summarized in {seconds(answer.seconds)}; "
         f"{name}, {kind}, peak memory {size(peak_memory_bytes())}"
     )
-    tell_finish(answer.finish, max_new_tokens, out)
+    tell_finish(answer.finish, sampling.max_new_tokens, out)
