@@ -25,6 +25,7 @@ from training.examination import KINDS, Mark, definition_documents, examine, sum
 from training.skills import bits_per_byte
 
 SEED = "evaluation"
+READ_BACK = "read-back"  # behind a policy and +: answer as `infllm ask --read-back`
 DOCUMENTS = {2048: 40, 4096: 40, 65536: 10, 1048576: 2}
 
 
@@ -52,6 +53,7 @@ def row(
 ) -> Row:
     """Examine `documents` documents of each kind. Wrong answers are added to `wrong`."""
     began = time.perf_counter()
+    policy, _, looks = policy.partition("+")
     settings = {**(overrides or {}), "type": policy}
     marks: list[Mark] = []
     for kind in kinds:
@@ -67,12 +69,15 @@ def row(
             rngs = [Random(f"{seed}-{kind}-{length}-{index}") for index in range(documents)]
             found = (KINDS[kind](sampler, rng, length) for rng in rngs)
         for number, document in enumerate(found):
-            marks += examine(engine, sampler, document, number, settings)
+            back = looks == READ_BACK
+            marks += examine(engine, sampler, document, number, settings, back)
         print(f"{length} {policy} {kind}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
     if wrong is not None:
         wrong += [mark for mark in marks if mark.score < 1]
     seconds = round(time.perf_counter() - began, 1)
-    return Row(length, policy, seconds, summary(marks, Random(seed)))
+    return Row(
+        length, "+".join(filter(None, (policy, looks))), seconds, summary(marks, Random(seed))
+    )
 
 
 def compression(model: Path, books: dict[str, str]) -> dict:
@@ -95,7 +100,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="folder of *.txt books")
     parser.add_argument("--model", type=Path, required=True, help="exported model")
     parser.add_argument(
-        "--rows", nargs="*", metavar="LENGTH:POLICY[:DOCUMENTS]",
+        "--rows", nargs="*", metavar="LENGTH:POLICY[+read-back][:DOCUMENTS]",
         default=["2048:origin", "2048:inf-llm", "4096:inf-llm", "65536:inf-llm",
                  "65536:stream-lm", "65536:infinite-lm", "1048576:inf-llm"],
     )  # fmt: skip

@@ -12,7 +12,14 @@ from random import Random
 
 import numpy as np
 
-from infllm.engine import Engine
+from infllm.cli.documents import Collection, Span
+from infllm.cli.documents import Document as CitedDocument
+from infllm.cli.memory import Memory
+from infllm.cli.options import Sampling
+from infllm.cli.passages import Passages
+from infllm.cli.reading import Reading
+from infllm.cli.tasks.questions import ask_memory
+from infllm.engine import Engine, Session
 from training.corpus import definitions_in, unwrapped
 from training.data import Sampler
 from training.facts import (
@@ -163,15 +170,33 @@ KINDS = {"facts": facts_document, "needles": needles_document, "json": json_docu
 
 
 def examine(
-    engine: Engine, sampler: Sampler, document: Document, number: int, overrides: dict
+    engine: Engine,
+    sampler: Sampler,
+    document: Document,
+    number: int,
+    overrides: dict,
+    read_back: bool = False,
 ) -> list[Mark]:
-    """Read the document once and answer each question from there, greedily."""
+    """Read the document once and answer each question from there, greedily; with `read_back` as
+    `infllm ask --read-back` does."""
     tokenizer = engine.tokenizer
     assert tokenizer is not None
     session = engine.session(overrides=overrides)
     session.read(document.ids)
     session.end()
     marks = []
+    if read_back:
+        memory = _memory(engine, session, document)
+        for question in document.questions:
+            most = len(sampler.encode(question.fact.answer)) + 8
+            reply = ask_memory(
+                engine, memory, question.fact.question,
+                Sampling(max_new_tokens=most, stop=("\nQuestion:",)),
+                read_back=True, answer_start=question.prefix,
+            )  # fmt: skip
+            said = reply.answer.text
+            marks.append(Mark(question, number, score(question, said), said))
+        return marks
     for question in document.questions:
         child = session.fork()
         tail = f"\n\nQuestion: {question.fact.question}\nAnswer:"
@@ -180,6 +205,17 @@ def examine(
         said = tokenizer.decode([token.id for token in child.generate(max_new_tokens=most)]).strip()
         marks.append(Mark(question, number, score(question, said), said))
     return marks
+
+
+def _memory(engine: Engine, session: Session, document: Document) -> Memory:
+    """A session that has read a document, with the text it was."""
+    tokenizer = engine.tokenizer
+    assert tokenizer is not None
+    ids = document.ids[1:]
+    text = tokenizer.decode(ids)
+    source = CitedDocument("document", "text", text, [Span(0, len(text), "document", line=1)])
+    passages = Passages(Collection([source]), tokenizer.offsets(text, ids), 1)
+    return Memory(session, passages, Reading(len(document.ids), len(document.ids), 0, 0.0))
 
 
 def score(question: Question, said: str) -> float:

@@ -43,12 +43,14 @@ def ask_memory(
     sampling: Sampling,
     write: Callable[[str], None] = lambda text: None,
     read_back: bool = False,
+    answer_start: str = "",
 ) -> Reply:
     """Answer `question` from `memory`, which stays as it is.
 
     With `read_back`, the sentences that the question finds, and those that the best of them leads
     to, are read again next to the question and at their true distances; the answer is given from
     there. Without units, as in a text that the window holds, there is nothing to read back.
+    `answer_start` is put into the model's mouth, and is no part of the answer.
     """
     from infllm.engine.prompt import build_prompt, build_turn
 
@@ -58,6 +60,8 @@ def ask_memory(
     asked = prompt.tail_ids
     if memory.turns:
         asked = build_turn(engine.tokenizer, engine.config, question, first=False)
+    start = engine.tokenizer.encode(f" {answer_start}", inner=True) if answer_start else []
+    asked = [*asked, *start]
     session = look(memory, asked)
     attended = attended_units(session)
     found: list[Found] = []
@@ -70,7 +74,7 @@ def ask_memory(
     if passages:
         speaker = engine.session()
         speaker.read([*prompt.head_ids, *passages])
-        speaker.read(prompt.tail_ids)
+        speaker.read([*prompt.tail_ids, *start])
         speaker.end()
     seconds = time.monotonic() - began
     answer = generate_answer(speaker, engine.tokenizer, sampling, write, units=True)
