@@ -19,6 +19,7 @@ PLACES = 16  # units that sentences are taken from
 QUOTE_CHARS = 400  # of the longest quote
 REACH = 2 * QUOTE_CHARS  # characters around a unit in which its sentences begin and end
 LEAST_SCORE = 0.25  # of a citation; below it nothing is cited
+LEAST_WORDS = 0.15
 OF_BEST = 0.6  # a further citation scores at least this part of the best one
 ATTENTION_SHARE = 0.3  # of the score; the rest is the words that a sentence shares
 
@@ -105,11 +106,13 @@ class Evidence:
 
 
 class Found(NamedTuple):
-    """A sentence, as characters of the collection's text; score 0..1."""
+    """A sentence, as characters of the collection's text; score 0..1, and `words`, the part of it
+    that the words of question and answer have, 0..1."""
 
     score: float
     start: int
     stop: int
+    words: float
 
 
 def cite(
@@ -121,6 +124,8 @@ def cite(
     for found in supporting(passages, places, question, answer):
         if found.score < LEAST_SCORE or (chosen and found.score < OF_BEST * chosen[0].score):
             break
+        if found.words < LEAST_WORDS:  # attended, and yet about something else
+            continue
         citation = _citation(passages.collection, found)
         if citation is not None:
             chosen.append(citation)
@@ -140,10 +145,11 @@ def supporting(
         for sentence in sentences(text, *characters) if characters else ():
             candidates[sentence] = max(attention, candidates.get(sentence, 0.0))
     words = Words(text, question, answer)
-    scored = [
-        Found(ATTENTION_SHARE * attention + (1 - ATTENTION_SHARE) * words.support(text[a:b]), a, b)
-        for (a, b), attention in candidates.items()
-    ]
+    scored = []
+    for (a, b), attention in candidates.items():
+        shared = words.support(text[a:b])
+        score = ATTENTION_SHARE * attention + (1 - ATTENTION_SHARE) * shared
+        scored.append(Found(score, a, b, shared))
     return sorted(scored, key=lambda found: (-found.score, found.start))
 
 
@@ -217,7 +223,7 @@ def _cut(text: str, a: int, b: int, start: int, stop: int) -> list[tuple[int, in
 
 def _citation(collection: Collection, found: Found) -> Citation | None:
     """A sentence of the joined text as a citation; None if no source has it."""
-    score, a, b = found
+    score, a, b, _ = found
     place = collection.locate(a)
     if place is None:
         return None
