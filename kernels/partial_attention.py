@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from infllm.kernels.quantize import dequantize
 from infllm.kernels.rotate import Rope, rotate
 
 
@@ -53,6 +54,8 @@ class Part:
     `rope` and `first` (position of a page's first key, or of the first dense key, relative to the
     same origin that rotated q) make the kernel rotate keys as it loads them; without, keys are used
     as stored. `band` hides keys by distance; paged keys have none.
+    Keys and values may be codes of `quantize`: they are worth `codes * scale`, in q's dtype, with
+    `k_scale` and `v_scale` shaped as k and v but for the last dimension, 1.
     `mass` asks for the softmax weight that the keys receive, summed over the queries: `column` per
     key [B, H, S], `page` per page [B, H, n].
     """
@@ -65,6 +68,8 @@ class Part:
     rope: Rope | None = None
     first: Tensor | None = None  # int64 [B, G, n], or [] for dense keys
     mass: Literal["column", "page"] | None = None
+    k_scale: Tensor | None = None  # float32
+    v_scale: Tensor | None = None
 
     @property
     def n_keys(self) -> int:
@@ -84,7 +89,8 @@ class Part:
 def gather_keys(part: Part) -> tuple[Tensor, Tensor]:
     """Dense keys and values of a part, rotated: [B, Hkv, S, D], or [B, H, S, D] where G is H."""
     if part.table is None:
-        k, v = part.k, part.v
+        k = _values(part, part.k, part.k_scale)
+        v = _values(part, part.v, part.v_scale)
         if part.rope is not None:
             start = part.first if part.first is not None else torch.zeros((), dtype=torch.int64)
             position = start.to(k.device) + torch.arange(k.shape[2], device=k.device)
@@ -93,18 +99,24 @@ def gather_keys(part: Part) -> tuple[Tensor, Tensor]:
     b, g, n = part.table.shape
     _, n_kv, page, _ = part.k.shape
     h = part.q.shape[1]
-    if g == 1:
-        pages = part.table[:, 0]  # [B, n]
-        k = part.k[pages].transpose(1, 2)  # [B, Hkv, n, page, D]
-        v = part.v[pages].transpose(1, 2)
-    else:
-        head = torch.arange(h, device=part.k.device) // (h // n_kv)
-        k = part.k[part.table, head[None, :, None]]  # [B, H, n, page, D]
-        v = part.v[part.table, head[None, :, None]]
+    head = torch.arange(h, device=part.k.device) // (h // n_kv)
+
+    def pages(x: Tensor) -> Tensor:  # [B, Hkv or H, n, page, D]
+        assert part.table is not None
+        if g == 1:
+            return x[part.table[:, 0]].transpose(1, 2)
+        return x[part.table, head[None, :, None]]
+
+    k = _values(part, pages(part.k), None if part.k_scale is None else pages(part.k_scale))
+    v = _values(part, pages(part.v), None if part.v_scale is None else pages(part.v_scale))
     if part.rope is not None and part.first is not None:
         position = part.first[..., None] + torch.arange(page, device=k.device)  # [B, G, n, page]
         k = rotate(k, *part.rope.cos_sin(position), part.rope.layout)
     return k.reshape(b, -1, n * page, k.shape[-1]), v.reshape(b, -1, n * page, v.shape[-1])
+
+
+def _values(part: Part, codes: Tensor, scale: Tensor | None) -> Tensor:
+    return codes if scale is None else dequantize(codes, scale, part.q.dtype)
 
 
 def partial_logits(part: Part, k: Tensor, scale: float, softcap: float | None) -> Tensor:
