@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 DOCUMENTS = "documents.json"  # in a memory's folder: texts and where each character came from
 OFFSETS = "offsets.npy"  # character of the text at which each token that was read begins
 READING = "reading.json"  # beside the memory and not part of it: how long reading took
+SAVE_EVERY = (
+    32768  # tokens between checkpoints: by count, so that the same reading gives the same files
+)
 CONTENT = "infllm documents 1"  # tells our folders from other sessions that someone saved
 
 
@@ -146,7 +149,9 @@ def read_memory(
         out.note(f"going on at token {count(done)} of {count(len(ids))}, where reading had stopped")
     extra = _about(plan, choice or {})
     with (
-        MemoryWriter(session, folder, extra=extra, extra_files=_extra_files(plan)) as writer,
+        MemoryWriter(
+            session, folder, every=SAVE_EVERY, extra=extra, extra_files=_extra_files(plan)
+        ) as writer,
         Progress(out, label, len(ids), _memory_of(engine, session)) as progress,
     ):
         progress.skip(done)
