@@ -2,6 +2,7 @@
 #   make demo         ask the built-in model about an example PDF
 #   make test         lint, types and tests
 #   make test-compat  the engine's tests with the oldest transformers that is supported
+#   make kernels-report  registers, shared memory and spills of every Triton kernel on every card
 #   make clean        remove what these targets made
 
 BIN := .venv/bin
@@ -12,7 +13,7 @@ QUESTION := What is the special magic number for vague-harbor mentioned in the p
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,\
   $(shell $(name) -c 'import sys, venv, ensurepip; print("$(name)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
 
-.PHONY: demo test lint types pytest test-compat clean
+.PHONY: demo test lint types pytest test-compat kernels-report clean
 
 demo: .venv/.installed
 	$(BIN)/infllm ask examples/field-report.pdf "$(QUESTION)"
@@ -31,6 +32,9 @@ pytest: .venv/.installed-dev
 
 test-compat: .venv-compat/.installed
 	$(COMPAT)/pytest tests/engine
+
+kernels-report: .venv/.installed-dev
+	$(BIN)/python -m infllm.kernels.report
 
 .venv .venv-compat:
 	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 with venv found" >&2; \

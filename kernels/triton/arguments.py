@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from infllm.kernels.dispatch import has_fp8
 from infllm.kernels.partial_attention import Part
 
 
@@ -27,13 +28,14 @@ class KeyArguments:
 
 
 def arguments_of(part: Part) -> KeyArguments:
-    """Raises ValueError where vectors are not contiguous: a launch never copies keys."""
+    """Raises ValueError where vectors are not contiguous (a launch never copies keys) or where the
+    card has no fp8."""
     for name, x in (("k", part.k), ("v", part.v)):
         if x.stride(-1) != 1:
             raise ValueError(f"{name}: the stride of its last dimension is {x.stride(-1)}, not 1")
-    h, n_kv = part.q.shape[1], part.k.shape[1]
+        if x.dtype is torch.float8_e4m3fn and not has_fp8(x.device):
+            raise ValueError(f"{name}: fp8 needs compute capability 8.9; store int8")
     table = None if part.table is None else part.table.contiguous()
-    per_head = table is not None and table.shape[1] != 1
     scales = (part.k_scale, part.v_scale)
     strides = [
         s for x in (part.k, part.v, *scales) for s in ((0, 0, 0) if x is None else x.stride()[:3])
@@ -44,12 +46,21 @@ def arguments_of(part: Part) -> KeyArguments:
         (table, *scales, *_rope_tables(part)),
         (0, 0, 0) if band is None else (band.offset, band.low, band.high or 0),
         tuple(strides),
-        (0, 0) if table is None else (table.stride(0), table.stride(1) if per_head else 0),
-        1 if per_head else h // n_kv,
+        (0, 0)
+        if table is None
+        else (table.stride(0), 0 if table.shape[1] == 1 else table.stride(1)),
+        group_of(part),
         0 if table is None else part.k.shape[2],
         rotary_dim(part),
         part.rope is not None and part.rope.layout == "interleaved",
     )
+
+
+def group_of(part: Part) -> int:
+    """Query heads that attend the same keys: a KV group, or 1 where each has its own pages."""
+    if part.table is not None and part.table.shape[1] != 1:
+        return 1
+    return part.q.shape[1] // part.k.shape[1]
 
 
 def rotary_dim(part: Part) -> int:
@@ -67,7 +78,9 @@ def _rope_tables(part: Part) -> tuple[Tensor | None, ...]:
     if part.rope is None or rotary_dim(part) == 0:
         return None, None, None, None
     device = part.q.device
-    first = torch.zeros((), dtype=torch.int64) if part.first is None else part.first
+    first = part.first
+    if first is None:
+        first = torch.zeros((), dtype=torch.int64, device=device)
     cos, sin = part.rope.cos_sin(first.to(device))
     angle = torch.arange(part.k.shape[2], device=device).double()[:, None] * part.rope.freq
     return cos.contiguous(), sin.contiguous(), angle.cos().float(), angle.sin().float()

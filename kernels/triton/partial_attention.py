@@ -14,8 +14,9 @@ from torch import Tensor
 import triton
 import triton.language as tl
 from infllm.kernels.partial_attention import Part
-from infllm.kernels.triton.arguments import KeyArguments, arguments_of, processors
+from infllm.kernels.triton.arguments import arguments_of, group_of, processors
 from infllm.kernels.triton.load_keys import key_places, load_keys, load_rows
+from infllm.kernels.triton.merge_state import merge_states
 from infllm.kernels.triton.tiles import block_m, configs, fitting, padded
 
 SPLIT = 256  # keys: what one program takes at least, a multiple of every tile
@@ -189,13 +190,18 @@ def partial_attention_kernel(
     )  # fmt: skip
 
 
+def _rows(part: Part) -> int:
+    """Rows of a tile of packed queries."""
+    _, _, t, d = part.q.shape
+    return block_m(t * group_of(part), max(d, part.v.shape[-1]), part.q.dtype)
+
+
 def n_states(part: Part) -> int:
     """States that `partial_states` leaves for a part: more than one where few queries meet many
     keys, so that all of the device's processors have work."""
-    b, h, t, d = part.q.shape
-    args = arguments_of(part)
-    tiles = triton.cdiv(t * args.group, block_m(t * args.group, d, part.q.dtype))
-    programs = tiles * b * (h // args.group)
+    b, h, t, _ = part.q.shape
+    group = group_of(part)
+    programs = triton.cdiv(t * group, _rows(part)) * b * (h // group)
     wanted = max(1, 2 * processors(part.q.device) // programs)
     return max(1, min(wanted, triton.cdiv(part.n_keys, SPLIT)))
 
@@ -205,13 +211,13 @@ def partial_states(part: Part, scale: float, softcap: float | None, o: Tensor, l
 
     N is `n_states(part)`, or any other number: the keys are spread over as many.
     """
-    args: KeyArguments = arguments_of(part)
+    args = arguments_of(part)
     q = args.q
     b, h, t, d = q.shape
     dv = part.v.shape[-1]
     n = o.shape[0]
     split = triton.cdiv(triton.cdiv(part.n_keys, n), SPLIT) * SPLIT
-    rows = block_m(t * args.group, d, q.dtype)
+    rows = _rows(part)
     partial_attention_kernel[triton.cdiv(t * args.group, rows), b * (h // args.group), n](
         q, part.k, part.v, o, lse, *args.tensors,
         h, t, part.n_keys, split, *args.band, scale, softcap or 1.0,
@@ -230,8 +236,6 @@ def partial_attention(
 
     `splits`: programs that share the keys; by default as many as the device can use.
     """
-    from infllm.kernels.triton.merge_state import merge_states
-
     b, h, t, _ = part.q.shape
     n = n_states(part) if splits is None else splits
     o = part.q.new_empty(n, b, h, t, part.v.shape[-1], dtype=torch.float32)

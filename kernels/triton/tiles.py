@@ -43,6 +43,15 @@ HALF: dict[tuple[int, int], dict[int, list[Tile]]] = {
     },
     (16, 256): {227: [(64, 4, 2), (32, 4, 3)], 163: [(64, 4, 2), (32, 4, 3)], 99: [(32, 4, 2)]},
 }  # fmt: skip
+# The same where keys change on their way, rotated or dequantised: in registers, that is.
+CHANGED: dict[tuple[int, int], dict[int, list[Tile]]] = {
+    (128, 64): {227: [(32, 8, 2)], 163: [(32, 8, 2)], 99: [(32, 8, 2)]},
+    (128, 128): {227: [(32, 8, 2), (16, 8, 2)], 163: [(32, 8, 2)], 99: [(32, 8, 2)]},
+    (64, 256): {227: [(16, 8, 1)], 163: [(16, 8, 1)], 99: [(16, 8, 1)]},
+    (16, 64): {227: [(32, 4, 2)], 163: [(32, 4, 2)], 99: [(32, 4, 2)]},
+    (16, 128): {227: [(32, 4, 3)], 163: [(32, 4, 2)], 99: [(32, 4, 2)]},
+    (16, 256): {227: [(16, 4, 1)], 163: [(16, 4, 1)], 99: [(16, 4, 1)]},
+}  # fmt: skip
 FULL: dict[tuple[int, int], Tile] = {
     (64, 64): (32, 4, 2), (32, 128): (32, 4, 2), (32, 256): (16, 8, 1),
     (16, 64): (32, 4, 2), (16, 128): (32, 4, 2), (16, 256): (16, 4, 1),
@@ -63,11 +72,14 @@ def block_m(rows: int, dim: int, dtype: torch.dtype) -> int:
     return 128 if padded(dim) <= 128 else 64
 
 
-def tiles(rows: int, dim: int, dtype: torch.dtype, shared_kib: int) -> list[Tile]:
-    """Tiles that fit, for rows as `block_m` gives them and a padded head dimension."""
+def tiles(rows: int, dim: int, dtype: torch.dtype, kib: int, changed: bool) -> list[Tile]:
+    """Tiles that fit into `kib` of shared memory, for rows as `block_m` gives them and a padded
+    head dimension; `changed`: keys are rotated or dequantised on load."""
+    if dim > 256:
+        raise ValueError(f"head dimension {dim}: the kernels go to 256")
     if dtype == torch.float32:
         return [FULL[rows, dim]]
-    return HALF[rows, dim][shared_class(shared_kib)]
+    return (CHANGED if changed else HALF)[rows, dim][shared_class(kib)]
 
 
 def shared_class(kib: int) -> int:
@@ -82,6 +94,17 @@ def mass_tile(dim: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
     return (64, 128, 8, 2) if dim <= 128 else (64, 64, 8, 2)
 
 
+def score_tile(dim: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
+    """Execution blocks, units, warps and stages of the kernel that scores an index of `dtype`.
+
+    With two stages, ptxas 13.4 spills bfloat16 of 128 dimensions for 9.0, though few registers are
+    in use.
+    """
+    if dtype == torch.float32:
+        return (16, 32, 4, 2) if dim <= 128 else (16, 16, 4, 2)
+    return (16, 64, 4, 3) if dim <= 128 else (16, 32, 4, 3)
+
+
 def unit_tile(rows: int, dim: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
     """Rows, keys, warps and stages of the kernel over whole units, for `rows` in all."""
     few = 16 if rows <= 16 else 64
@@ -92,7 +115,8 @@ def unit_tile(rows: int, dim: int, dtype: torch.dtype) -> tuple[int, int, int, i
 
 def configs() -> list[triton.Config]:
     """All tiles of both tables, for the tuner."""
-    every = {tile for by_class in HALF.values() for some in by_class.values() for tile in some}
+    tables = [by_class for table in (HALF, CHANGED) for by_class in table.values()]
+    every = {tile for by_class in tables for some in by_class.values() for tile in some}
     every |= {*FULL.values()}
     return [
         triton.Config({"BLOCK_N": n}, num_warps=warps, num_stages=stages)
@@ -105,7 +129,8 @@ def fitting(every: list[triton.Config], named: dict[str, Any], **more: Any) -> l
     call = {**named, **more}
     q = call["q"]
     dim = max(call["BLOCK_D"], call["BLOCK_DV"])
-    some = tiles(call["BLOCK_M"], dim, q.dtype, shared_kib(q.device))
+    changed = call["SCALED"] or call["ROTARY"] > 0
+    some = tiles(call["BLOCK_M"], dim, q.dtype, shared_kib(q.device), changed)
     if knobs.runtime.interpret:
         some = some[:1]
     return [c for c in every if (c.kwargs["BLOCK_N"], c.num_warps, c.num_stages) in some]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from infllm.kernels import attend as dispatch
 from infllm.kernels.attend import attend, attend_reference
 from infllm.kernels.partial_attention import Band, Part
+from infllm.kernels.quantize import dequantize, quantize
 from infllm.kernels.rotate import Rope, rotate
 from tests.kernels.parts import Shape, normal, one_shot, rms_error
 
@@ -209,3 +212,20 @@ def test_batches_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
             want, want_masses = path(alone, 0.25)
             torch.testing.assert_close(o[b], want[0])
             torch.testing.assert_close(masses[1][b], want_masses[1][0])
+
+
+@pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])
+def test_codes_are_worth_what_they_stand_for(
+    monkeypatch: pytest.MonkeyPatch, kv_dtype: str
+) -> None:
+    shape = Shape(t=3)
+    q = shape.query()
+    coded, plain = [], []
+    for part in (shape.dense(20, q, band=Band(17, 0)), shape.paged(q, 3, 8, groups=4)):
+        (k, k_scale), (v, v_scale) = quantize(part.k, kv_dtype), quantize(part.v, kv_dtype)
+        coded.append(replace(part, k=k, v=v, k_scale=k_scale, v_scale=v_scale))
+        values = (dequantize(x, s, q.dtype) for x, s in ((k, k_scale), (v, v_scale)))
+        plain.append(replace(part, **dict(zip("kv", values, strict=True))))
+    want, _ = one_shot(plain, 0.25)
+    for path, o in every_path(monkeypatch, coded, 0.25).items():
+        assert rms_error(o, want) < CLOSE[torch.float32], path

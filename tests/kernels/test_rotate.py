@@ -11,6 +11,7 @@ from transformers.models.glm.modeling_glm import apply_rotary_pos_emb as glm_rot
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as llama_rotation
 
 from infllm.kernels.rotate import Layout, Rope, rotate
+from infllm.kernels.rotate_append import rotate_append
 from tests.kernels.parts import normal, rms_error
 
 
@@ -107,3 +108,15 @@ def test_dtypes_keep_their_own_precision(dtype: torch.dtype) -> None:
     assert got.dtype == dtype
     limit = {torch.bfloat16: 4e-3, torch.float16: 5e-4, torch.float64: 1e-12}[dtype]
     assert rms_error(got, want) < limit
+
+
+def test_a_ring_holds_the_most_recent_keys_rotated() -> None:
+    rope, ring = Rope(frequencies(8)), torch.zeros(1, 2, 9, 16)
+    x, taken = normal(1, 2, 25, 16), 0
+    for size in (4, 1, 9, 7, 4):
+        some, positions = x[:, :, taken : taken + size], torch.arange(taken, taken + size)
+        rotate_append(some, *rope.cos_sin(positions), ring, torch.tensor(taken))
+        taken += size
+    want = rotate(x, *rope.cos_sin(torch.arange(25)))
+    for position in range(25 - 9, 25):
+        assert torch.equal(ring[:, :, position % 9], want[:, :, position])

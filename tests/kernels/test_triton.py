@@ -24,3 +24,14 @@ def test_interpreted_kernels_equal_their_references(file: str) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_kernels_compile_for_every_card_without_spills() -> None:
+    """The variants that stand for all of `make kernels-report`."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "infllm.kernels.report", "--quick"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("| kernel | sm_80 | sm_86 | sm_89 | sm_90 | sm_100 | sm_120 |")
