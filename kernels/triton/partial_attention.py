@@ -14,7 +14,7 @@ from torch import Tensor
 import triton
 import triton.language as tl
 from infllm.kernels.partial_attention import Part
-from infllm.kernels.triton.arguments import arguments_of, group_of, processors
+from infllm.kernels.triton.arguments import arguments_of, group_of, processors, rotary_dim
 from infllm.kernels.triton.load_keys import key_places, load_keys, load_rows
 from infllm.kernels.triton.merge_state import merge_states
 from infllm.kernels.triton.tiles import block_m, configs, fitting, padded
@@ -193,7 +193,8 @@ def partial_attention_kernel(
 def _rows(part: Part) -> int:
     """Rows of a tile of packed queries."""
     _, _, t, d = part.q.shape
-    return block_m(t * group_of(part), max(d, part.v.shape[-1]), part.q.dtype)
+    changed = part.k_scale is not None or rotary_dim(part) > 0
+    return block_m(t * group_of(part), max(d, part.v.shape[-1]), part.q.dtype, changed)
 
 
 def n_states(part: Part) -> int:

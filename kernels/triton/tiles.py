@@ -47,7 +47,7 @@ HALF: dict[tuple[int, int], dict[int, list[Tile]]] = {
 CHANGED: dict[tuple[int, int], dict[int, list[Tile]]] = {
     (128, 64): {227: [(32, 8, 2)], 163: [(32, 8, 2)], 99: [(32, 8, 2)]},
     (128, 128): {227: [(32, 8, 2), (16, 8, 2)], 163: [(32, 8, 2)], 99: [(32, 8, 2)]},
-    (64, 256): {227: [(16, 8, 1)], 163: [(16, 8, 1)], 99: [(16, 8, 1)]},
+    (32, 256): {227: [(16, 8, 1)], 163: [(16, 8, 1)], 99: [(16, 8, 1)]},
     (16, 64): {227: [(32, 4, 2)], 163: [(32, 4, 2)], 99: [(32, 4, 2)]},
     (16, 128): {227: [(32, 4, 3)], 163: [(32, 4, 2)], 99: [(32, 4, 2)]},
     (16, 256): {227: [(16, 4, 1)], 163: [(16, 4, 1)], 99: [(16, 4, 1)]},
@@ -63,18 +63,23 @@ def padded(dim: int) -> int:
     return max(64, triton.next_power_of_2(dim))
 
 
-def block_m(rows: int, dim: int, dtype: torch.dtype) -> int:
-    """Rows of a tile of queries, for `rows` in all and head dimension `dim`."""
+def block_m(rows: int, dim: int, dtype: torch.dtype, changed: bool) -> int:
+    """Rows of a tile of queries, for `rows` in all and head dimension `dim`.
+
+    `changed`: keys are rotated or dequantised on load, which takes registers.
+    """
     if rows <= 16:
         return 16
     if dtype == torch.float32:
         return 64 if padded(dim) == 64 else 32
-    return 128 if padded(dim) <= 128 else 64
+    if padded(dim) <= 128:
+        return 128
+    return 32 if changed else 64
 
 
 def tiles(rows: int, dim: int, dtype: torch.dtype, kib: int, changed: bool) -> list[Tile]:
     """Tiles that fit into `kib` of shared memory, for rows as `block_m` gives them and a padded
-    head dimension; `changed`: keys are rotated or dequantised on load."""
+    head dimension; `changed` as there."""
     if dim > 256:
         raise ValueError(f"head dimension {dim}: the kernels go to 256")
     if dtype == torch.float32:
@@ -97,12 +102,11 @@ def mass_tile(dim: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
 def score_tile(dim: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
     """Execution blocks, units, warps and stages of the kernel that scores an index of `dtype`.
 
-    With two stages, ptxas 13.4 spills bfloat16 of 128 dimensions for 9.0, though few registers are
-    in use.
+    With fewer stages ptxas 13.4 spills on some cards, though few registers are in use.
     """
     if dtype == torch.float32:
         return (16, 32, 4, 2) if dim <= 128 else (16, 16, 4, 2)
-    return (16, 64, 4, 3) if dim <= 128 else (16, 32, 4, 3)
+    return (16, 64, 4, 3) if dim <= 128 else (16, 32, 4, 4)
 
 
 def unit_tile(rows: int, dim: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
@@ -110,7 +114,7 @@ def unit_tile(rows: int, dim: int, dtype: torch.dtype) -> tuple[int, int, int, i
     few = 16 if rows <= 16 else 64
     if dtype == torch.float32:
         return min(few, 32), 32 if dim <= 128 else 16, 4, 1
-    return few, 64 if dim <= 128 else 32, 4, 2
+    return (few, 64, 4, 2) if dim <= 128 else (few, 32, 4, 1)
 
 
 def configs() -> list[triton.Config]:

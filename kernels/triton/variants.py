@@ -144,9 +144,9 @@ def attention_variants(
     keys: Keys, dim: int, dtype: torch.dtype, rows: int, group: int = 4, quick: bool = False
 ) -> Iterator[Variant]:
     """Partial attention at every tile that the tuner may choose; quick: the first for each card."""
-    m = block_m(rows, dim, dtype)
+    changed = keys.stored is not None or keys.rotary
+    m = block_m(rows, dim, dtype, changed)
     for kib in CLASSES:
-        changed = keys.stored is not None or keys.rotary
         for i, (n, warps, stages) in enumerate(tiles(m, padded(dim), dtype, kib, changed)):
             constants = {
                 **_constants(keys, dim, group), "DV": dim, "BLOCK_DV": padded(dim),
