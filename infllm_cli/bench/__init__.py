@@ -1,0 +1,1 @@
+"""Benchmarks: suites of tasks, run by any model under any policy, scored and reported."""
