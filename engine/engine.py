@@ -101,8 +101,8 @@ class Engine:
         memory until it is saved. `overrides`: as for `session`. `verify`: check all units now.
 
         Raises:
-            MemoryFileError: `missing`, `unfinished`, `damaged`, `newer`, or read by another
-                `model`, with another `tokenizer` or other `settings` that change numbers.
+            MemoryFileError: `missing`, `unfinished`, `damaged`, `newer`, `older`, or read by
+                another `model`, with another `tokenizer` or other `settings` that change numbers.
         """
         return open_memory(self, Path(folder), verify=verify, overrides=overrides)
 

@@ -6,7 +6,8 @@ MemoryFault = Literal[
     "missing",  # no memory there, or a file of it is gone
     "unfinished",  # a checkpoint: `Engine.resume` goes on from it
     "damaged",  # a file is not as it was written
-    "newer",  # written in a format that this version does not know
+    "newer",  # written in a format that this version does not know yet
+    "older",  # written in a format that this version does not know any more
     "model",  # read by another model
     "tokenizer",
     "settings",  # read with other settings that change numbers

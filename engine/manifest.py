@@ -17,7 +17,7 @@ from typing import Any
 
 from infllm.engine.errors import MemoryFileError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 LOCK = "lock"
 TEMPORARY = ".tmp-"
@@ -67,15 +67,16 @@ class Manifest:
 
     @classmethod
     def of_bytes(cls, data: bytes, path: Path) -> Manifest:
-        """What `to_bytes` wrote at `path`. Raises MemoryFileError: `newer`, `damaged`."""
+        """What `to_bytes` wrote at `path`. Raises MemoryFileError: `newer`, `older`, `damaged`."""
         try:
             content = json.loads(data)
             written, _ = content.pop("format"), content.pop("sha256", None)
-            if isinstance(written, int) and written > FORMAT:
+            if isinstance(written, int) and written != FORMAT:
+                newer = written > FORMAT
                 raise MemoryFileError(
                     f"{path.parent} is a memory of format {written}; this version knows {FORMAT}",
-                    "update infllm, or read the document again",
-                    reason="newer",
+                    "update infllm, or read the document again" if newer else READ_AGAIN,
+                    reason="newer" if newer else "older",
                 )
             content["segments"] = [Segment(**segment) for segment in content["segments"]]
             content["files"] = {name: Entry(**entry) for name, entry in content["files"].items()}
@@ -95,7 +96,7 @@ class Manifest:
 def read_manifest(folder: str | Path) -> Manifest:
     """The manifest of a memory file; looks at no other file.
 
-    Raises MemoryFileError: `missing`, `newer`, `damaged`.
+    Raises MemoryFileError: `missing`, `newer`, `older`, `damaged`.
     """
     path = Path(folder) / MANIFEST
     try:
@@ -131,7 +132,7 @@ def check_files(folder: Path, files: Mapping[str, Entry]) -> None:
 def read_extra(folder: str | Path, name: str) -> bytes:
     """One of the caller's files, checked.
 
-    Raises MemoryFileError: `missing`, `newer`, `damaged`.
+    Raises MemoryFileError: `missing`, `newer`, `older`, `damaged`.
     """
     manifest = read_manifest(folder)
     try:

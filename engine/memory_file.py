@@ -116,7 +116,7 @@ class MemoryWriter:
         try:
             return read_manifest(self.folder)
         except MemoryFileError as error:
-            if error.reason in ("missing", "damaged"):
+            if error.reason in ("missing", "damaged", "older"):
                 return None
             raise
 

@@ -15,7 +15,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from infllm.engine.errors import MemoryFileError
@@ -23,7 +22,7 @@ from infllm.engine.fingerprint import refuse_other
 from infllm.engine.manifest import READ_AGAIN, Manifest, check_files, damaged, read_manifest
 from infllm.engine.policies import InfLLM
 from infllm.engine.tensor_file import Seal, TensorFile, checksum, seal
-from infllm.engine.units import Run
+from infllm.engine.units import Run, by_unit
 
 if TYPE_CHECKING:
     from infllm.engine.engine import Engine
@@ -63,7 +62,7 @@ class Files:
 def verify(folder: str | Path) -> None:
     """Check every byte of a memory file, finished or not; needs no model.
 
-    Raises MemoryFileError: `missing`, `damaged` (naming the file), `newer`.
+    Raises MemoryFileError: `missing`, `damaged` (naming the file), `newer`, `older`.
     """
     _files(Path(folder), read_manifest(folder)).verify()
 
@@ -126,12 +125,17 @@ def _files(folder: Path, manifest: Manifest) -> Files:
             partial(_check, file, f"{i}.index", c) for i, c in zip(layers, index_sums, strict=True)
         )
         for column, i in enumerate(layers):
-            kv = file[f"{i}.kv"]
-            scale = file[f"{i}.scale"] if f"{i}.scale" in file.names else None
-            sealed = seal(file, kv, scale, sums[:, column])
+            kv = _by_unit(file, f"{i}.kv")
+            scale = _by_unit(file, f"{i}.scale") if f"{i}.scale" in file.names else None
+            sealed = seal(file, kv, scale, file.metadata["rows"], sums.numpy()[:, column])
             found = Rows(segment.first, kv, scale, file[f"{i}.index"], sealed)
             rows.setdefault(i, []).append(found)
     return Files(manifest, state, rows)
+
+
+def _by_unit(file: TensorFile, name: str) -> Tensor:
+    """A view [n, 1, 2, ...] of the keys and values [2 * n, 1, ...] of a file."""
+    return by_unit(file[name].unflatten(0, (2, -1)))
 
 
 def _check(file: TensorFile, name: str, total: int) -> None:
@@ -182,5 +186,5 @@ def _adopt(policy: InfLLM, rows: list[Rows], slabs: list[list[int]], *, growing:
                 runs.append(Run(a - first, part.kv[there], scale, sealed))
                 index.append(part.index[there])
         last = number == len(slabs) - 1
-        policy.adopt(capacity, torch.cat(index), runs, growing=growing and last)
+        policy.adopt(capacity, index, runs, growing=growing and last)
         first += used

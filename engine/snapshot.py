@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from infllm.engine.policies import InfLLM
-from infllm.engine.tensor_file import Draft, checksum, unit_checksums
+from infllm.engine.tensor_file import Draft, checksum, rows_of_a_sum, unit_checksums
 
 if TYPE_CHECKING:
     from infllm.engine.session import Session
@@ -24,6 +24,11 @@ def stores(session: Session) -> dict[int, UnitStore]:
     return {i: store for i, store in sorted(units.items()) if store.n}
 
 
+def _key_bytes(store: UnitStore) -> int:
+    """Bytes of the keys of one unit."""
+    return store.views[0].slab.runs[0].kv[0, :, 0].nbytes
+
+
 def unit_count(session: Session) -> int:
     """Units of each layer that has any: all have the same."""
     counts = {store.n for store in stores(session).values()}
@@ -34,9 +39,11 @@ def unit_count(session: Session) -> int:
 def draft_units(session: Session, start: int, stop: int) -> Draft:
     """A file of units `start` to `stop - 1` of all layers.
 
-    For each layer `L.kv` [n, 1, 2, Hkv, block_size, D], `L.scale` [n, 1, 2, Hkv, block_size, 1]
-    of int8 and fp8, `L.index` [n, 1, R, D]; and `sums` int64 [n, layers, 2] of each unit's keys
-    and values. The header holds a SHA-256 of `sums` and a XXH3-64 of each index.
+    For each layer `L.kv` [2 * n, 1, Hkv, block_size, D], all keys and then all values, since a
+    lookup by keys reads those alone; likewise `L.scale` [2 * n, 1, Hkv, block_size, 1] of int8 and
+    fp8; `L.index` [n, 1, R, D]; and `sums` int64 [sums, layers, 2] of the keys and the values of
+    so many units each as the header's `rows` says. The header also holds a SHA-256 of `sums` and
+    a XXH3-64 of each index.
 
     Raises MemoryFileError where units that come from a file are damaged.
     """
@@ -44,6 +51,7 @@ def draft_units(session: Session, start: int, stop: int) -> Draft:
     unit_sums: list[np.ndarray] = []
     index_sums: list[int] = []
     layers = stores(session)
+    rows = rows_of_a_sum(max(map(_key_bytes, layers.values())))
     for i, store in layers.items():
         runs = [run for view in store.views for run in view.runs(start, stop)]
         for run in runs:
@@ -54,17 +62,21 @@ def draft_units(session: Session, start: int, stop: int) -> Draft:
             for view in store.views
             if view.first < stop and view.first + view.count > start
         ]
-        tensors[f"{i}.kv"] = [run.kv for run in runs]
-        scales = [run.scale for run in runs if run.scale is not None]
-        if scales:
-            tensors[f"{i}.scale"] = scales
+        kv = [run.kv for run in runs]
+        scale = [run.scale for run in runs if run.scale is not None]
+        tensors[f"{i}.kv"] = [part[:, :, x] for x in (0, 1) for part in kv]
+        if scale:
+            tensors[f"{i}.scale"] = [part[:, :, x] for x in (0, 1) for part in scale]
         tensors[f"{i}.index"] = index
-        unit_sums.append(np.concatenate([unit_checksums(run.kv, run.scale) for run in runs]))
+        unit_sums.append(unit_checksums(kv, scale, rows))
         index_sums.append(checksum(*index))
     sums = np.ascontiguousarray(np.stack(unit_sums, axis=1))
     tensors["sums"] = [torch.from_numpy(sums)]
     content = sha256(sums.tobytes()).hexdigest()
-    metadata = {"first": start, "layers": list(layers), "content": content, "index": index_sums}
+    metadata = {
+        "first": start, "rows": rows, "layers": list(layers), "content": content,
+        "index": index_sums,
+    }  # fmt: skip
     return Draft.of(tensors, metadata)
 
 

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ NAMES = {
 DTYPES = {name: dtype for dtype, name in NAMES.items()}
 MASK = 2**64 - 1
 ALIGNED = 64  # bytes: where the tensors of a file begin
+SUMMED = 2**18  # bytes of keys under one checksum: a call for less costs more than the hashing
 
 
 @dataclass
@@ -130,72 +131,106 @@ class TensorFile:
 
 @dataclass
 class Seal:
-    """Checksums of units in a file: what is damaged is never used, and checked only once."""
+    """Checksums of units in a file: what is damaged is never used, and checked only once.
+
+    One sum is of some neighbouring units, so that all keys are checked as fast as they are read.
+    """
 
     file: TensorFile
-    kv: np.ndarray  # uint8 [rows, 2, bytes]
-    scale: np.ndarray | None
-    sums: np.ndarray  # int64 [rows, 2], of a unit's keys and of its values
-    checked: np.ndarray  # bool [rows, 2]
+    halves: tuple[Half, Half]  # of keys and of values
+    rows: int  # that have a sum together
+    sums: np.ndarray  # int64 [sums, 2]
+    checked: np.ndarray  # bool [sums, 2]
+    first: int  # row of the file that is row 0 here
+    count: int
 
     def part(self, start: int, stop: int) -> Seal:
         """The seal of rows `start` to `stop - 1`."""
-        rows = slice(start, stop)
-        scale = None if self.scale is None else self.scale[rows]
-        return Seal(self.file, self.kv[rows], scale, self.sums[rows], self.checked[rows])
+        return replace(self, first=self.first + start, count=stop - start)
 
     def check(self, row: int) -> None:
         """Raises MemoryFileError where the row's keys or values are not as written."""
-        self._check(row, 0)
-        self._check(row, 1)
+        self._check((self.first + row) // self.rows, 0)
+        self._check((self.first + row) // self.rows, 1)
 
     def check_keys(self) -> None:
         """Raises MemoryFileError where some row's keys are not as written."""
-        for row in np.flatnonzero(~self.checked[:, 0]):
-            self._check(int(row), 0)
+        for number in self._numbers():
+            self._check(number, 0)
 
     def check_all(self) -> None:
         """Raises MemoryFileError where anything is not as written."""
-        for row in np.flatnonzero(~self.checked.all(axis=1)):
-            self.check(int(row))
+        for number in self._numbers():
+            self._check(number, 0)
+            self._check(number, 1)
 
-    def _check(self, row: int, half: int) -> None:
-        if self.checked[row, half]:
+    def _numbers(self) -> range:
+        """The sums that cover the rows."""
+        last = self.first + self.count - 1
+        return range(self.first // self.rows, last // self.rows + 1 if self.count else 0)
+
+    def _check(self, number: int, half: int) -> None:
+        if self.checked[number, half]:
             return
-        if _unit_sum(self.kv, self.scale, row, half) != int(self.sums[row, half]) & MASK:
+        if self.halves[half].sum(self.rows, number) != int(self.sums[number, half]) & MASK:
             raise damaged(self.file.path, "the checksum of a memory unit is of something else")
-        self.checked[row, half] = True
+        self.checked[number, half] = True
 
 
-def seal(file: TensorFile, kv: Tensor, scale: Tensor | None, sums: Tensor) -> Seal:
-    """The seal of mapped rows kv [n, 1, 2, ...] and scale, with sums int64 [n, 2]."""
+def seal(file: TensorFile, kv: Tensor, scale: Tensor | None, rows: int, sums: np.ndarray) -> Seal:
+    """The seal of mapped kv [n, 1, 2, ...] and scale, with sums int64 [sums, 2] of `rows` units."""
     n = kv.shape[0]
-    rows = None if scale is None else byte_rows(scale, n, 2)
-    return Seal(file, byte_rows(kv, n, 2), rows, sums.numpy(), np.zeros((n, 2), dtype=bool))
+    if rows < 1 or len(sums) != -(-n // rows):
+        raise damaged(file.path, "its checksums are of another number of units")
+    halves = _halves([kv], [] if scale is None else [scale])
+    return Seal(file, halves, rows, sums, np.zeros(sums.shape, dtype=bool), 0, n)
 
 
-def unit_checksums(kv: Tensor, scale: Tensor | None) -> np.ndarray:
-    """int64 [n, 2]: XXH3-64 of the keys and of the values of units kv [n, 1, 2, ...]."""
-    n = kv.shape[0]
-    codes = byte_rows(kv, n, 2)
-    scales = None if scale is None else byte_rows(scale, n, 2)
-
-    def both(row: int) -> list[int]:
-        return [_unit_sum(codes, scales, row, half) for half in (0, 1)]
-
-    if codes.shape[2] < 2**16:  # a thread costs more than it saves
-        found = [both(row) for row in range(n)]
-    else:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = list(pool.map(both, range(n)))
-    return np.array(found, dtype=np.uint64).reshape(n, 2).view(np.int64)
+def rows_of_a_sum(key_bytes: int) -> int:
+    """How many units share a checksum, where the keys of one take `key_bytes`."""
+    return max(1, SUMMED // key_bytes)
 
 
-def _unit_sum(kv: np.ndarray, scale: np.ndarray | None, row: int, half: int) -> int:
-    whole = xxh3_64(kv[row, half])
-    if scale is not None:
-        whole.update(scale[row, half])
-    return whole.intdigest()
+def unit_checksums(kv: Sequence[Tensor], scale: Sequence[Tensor], rows: int) -> np.ndarray:
+    """int64 [sums, 2]: XXH3-64 of the keys and of the values of each `rows` units.
+
+    kv: runs [n, 1, 2, ...] that follow each other, scale likewise, if there is any.
+    """
+    halves = _halves(kv, scale)
+
+    def both(number: int) -> list[int]:
+        return [half.sum(rows, number) for half in halves]
+
+    n = sum(run.shape[0] for run in kv)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(both, range(-(-n // rows))))
+    return np.array(found, dtype=np.uint64).reshape(-1, 2).view(np.int64)
+
+
+@dataclass
+class Half:
+    """The bytes of the keys, or of the values, of neighbouring units: uint8 [rows, bytes] each."""
+
+    codes: list[np.ndarray]
+    scales: list[np.ndarray]
+
+    def sum(self, rows: int, number: int) -> int:
+        """XXH3-64 of rows `number * rows` and so on, `rows` of them or what there is."""
+        whole = xxh3_64()
+        for parts in (self.codes, self.scales):
+            first = number * rows
+            for part in parts:
+                whole.update(part[max(first, 0) : max(first + rows, 0)].data)
+                first -= len(part)
+        return whole.intdigest()
+
+
+def _halves(kv: Sequence[Tensor], scale: Sequence[Tensor]) -> tuple[Half, Half]:
+    keys, values = (
+        Half(*([byte_rows(x[:, :, i], x.shape[0]) for x in runs] for runs in (kv, scale)))
+        for i in (0, 1)
+    )
+    return keys, values
 
 
 def checksum(*runs: Tensor) -> int:

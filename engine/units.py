@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +25,11 @@ FIRST_SLAB, LARGEST_SLAB = 64, 4096  # units; a slab is never moved or copied on
 LSE_VALUES = 2**24  # float32, of all units for some queries, held at once by a lookup by keys
 RESIDENT = 2**27  # bytes of mapped units, a layer, that may stay in memory after a lookup by keys
 _slab_numbers = itertools.count()
+
+
+def by_unit(kv: Tensor) -> Tensor:
+    """A view [n, B, 2, ...] of all keys and then all values [2, n, B, ...]."""
+    return kv.permute(1, 2, 0, *range(3, kv.dim()))
 
 
 @dataclass
@@ -54,10 +60,29 @@ class Slab:
         self.used = 0
         self.owner: UnitStore | None = store
         self.runs: list[Run] = []
-        self.index = torch.empty(
-            capacity, store.batch, store.n_repr_heads, store.head_dim,
+        self.in_files: list[Tensor] = []  # the index's first rows, until it is used
+        self._index: Tensor | None = None
+        self._new_index = partial(
+            torch.empty, capacity, store.batch, store.n_repr_heads, store.head_dim,
             dtype=store.index_dtype, device=store.device,
         )  # fmt: skip
+
+    @property
+    def index(self) -> Tensor:
+        """[capacity, B, R, D]."""
+        if self._index is None:
+            self._index = self._new_index()
+            first = 0
+            for rows in self.in_files:
+                self._index[first : first + rows.shape[0]].copy_(rows)
+                first += rows.shape[0]
+            self.in_files = []
+        return self._index
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of the index on the device, of the rows in use."""
+        return 0 if self._index is None else self._index[: self.used].nbytes
 
     def append(self, kv: Tensor, scale: Tensor | None, index: Tensor) -> None:
         """Write rows behind those in use: kv [n, B, 2, Hkv, block_size, D], index [n, B, R, D]."""
@@ -72,11 +97,13 @@ class Slab:
     def _open_run(self, kv: Tensor) -> Run:
         if self.runs and self.runs[-1].seal is None:
             return self.runs[-1]
-        # Untouched pages of these buffers cost address space, no memory.
-        shape = (self.capacity - self.used, *kv.shape[1:])
+        # Untouched pages of these buffers cost address space, no memory. All keys, then all values:
+        # a lookup by keys reads those alone.
+        n, (b, _, *page) = self.capacity - self.used, kv.shape[1:]
+        whole = torch.empty(2, n, b, *page, dtype=kv.dtype)
         scaled = kv.dtype not in PLAIN.values()
-        scale = torch.empty(*shape[:-1], 1) if scaled else None
-        self.runs.append(Run(self.used, torch.empty(*shape, dtype=kv.dtype), scale))
+        scale = torch.empty(2, n, b, *page[:-1], 1) if scaled else None
+        self.runs.append(Run(self.used, by_unit(whole), None if scale is None else by_unit(scale)))
         return self.runs[-1]
 
     def locate(self, row: int) -> tuple[Run, int]:
@@ -147,15 +174,15 @@ class UnitStore:
             self.n += take
             done += take
 
-    def adopt(self, capacity: int, index: Tensor, runs: list[Run], *, growing: bool) -> None:
-        """Add a slab of units that files hold: index [n, B, R, D], runs of the same n rows.
+    def adopt(self, capacity: int, index: list[Tensor], runs: list[Run], *, growing: bool) -> None:
+        """Add a slab of units that files hold: runs of rows, and their index [n, B, R, D] each.
 
         The slabs are those of the store that was saved: an index cut elsewhere could round
         otherwise. `growing`: new units come into this slab while it has room.
         """
         slab = Slab(capacity, self)
-        slab.used = index.shape[0]
-        slab.index[: slab.used].copy_(index)
+        slab.used = sum(rows.shape[0] for rows in index)
+        slab.in_files = index
         slab.runs = runs
         slab.owner = self if growing else None
         self.views.append(View(slab, self.n, slab.used))
@@ -300,8 +327,7 @@ class UnitStore:
     @property
     def device_bytes(self) -> int:
         """Bytes of slots and unit index on the device."""
-        index = sum(view.slab.index[: view.count].nbytes for view in self.views)
-        return index + self.slots.nbytes
+        return sum(view.slab.index_bytes for view in self.views) + self.slots.nbytes
 
 
 def _bytes(run: Run) -> int:

@@ -356,12 +356,12 @@ class InfLLM(Policy):
             other.record = list(self.record)
         return other
 
-    def adopt(self, capacity: int, index: Tensor, runs: list[Run], *, growing: bool) -> None:
+    def adopt(self, capacity: int, index: list[Tensor], runs: list[Run], *, growing: bool) -> None:
         """Take over units that files hold, see `UnitStore.adopt`."""
         store = self._open_store(1) if self.units is None else self.units
         store.adopt(capacity, index, runs, growing=growing)
         if self.faiss is not None:
-            self.faiss.add(index.permute(1, 2, 0, 3))
+            self.faiss.add(torch.cat(index).permute(1, 2, 0, 3))
 
     def restore(self, state: Mapping[str, Tensor | int]) -> None:
         super().restore(state)

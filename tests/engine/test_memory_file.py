@@ -24,6 +24,7 @@ from infllm.engine import (
     fingerprint,
     memory_file,
     storage,
+    tensor_file,
     verify,
 )
 from infllm.engine.errors import EngineError, MemoryFileError
@@ -236,15 +237,20 @@ def test_stats(llama: Served, tmp_path: Path) -> None:
     assert before.disk_bytes == 0
     assert after.host_bytes == 0
     assert after.disk_bytes == before.host_bytes > 0
-    assert after.device_bytes == before.device_bytes
+    assert after.device_bytes < before.device_bytes  # the index is loaded when first used
     assert (after.tokens_given, after.tokens_read) == (before.tokens_given, before.tokens_read)
     assert after.units == before.units > 0
     opened.read(MORE)
+    session.read(MORE)
+    assert opened.stats.device_bytes == session.stats.device_bytes
     assert opened.stats.disk_bytes == after.disk_bytes
     assert opened.stats.host_bytes > 0
 
 
-def test_units_are_not_read_before_they_are_looked_up(llama: Served, tmp_path: Path) -> None:
+def test_units_are_not_read_before_they_are_looked_up(
+    llama: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensor_file, "SUMMED", 1)
     read(llama).save(tmp_path)
     opened = llama.engine.open(tmp_path)
     seals = [
@@ -272,7 +278,7 @@ def test_the_same_session_is_the_same_bytes(llama: Served, tmp_path: Path) -> No
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_units_are_safetensors_in_the_layout_of_the_slab(llama: Served, tmp_path: Path) -> None:
+def test_units_are_safetensors_keys_first(llama: Served, tmp_path: Path) -> None:
     session = read(llama, kv_dtype="int8")
     session.save(tmp_path)
     (segment,) = read_manifest(tmp_path).segments
@@ -283,8 +289,8 @@ def test_units_are_safetensors_in_the_layout_of_the_slab(llama: Served, tmp_path
         assert sorted(file.keys()) == sorted(
             ["sums", *(f"{i}.{x}" for i in (0, 1) for x in ("kv", "scale", "index"))]
         )
-        assert torch.equal(file.get_tensor("1.kv"), run.kv)
-        assert torch.equal(file.get_tensor("1.scale"), run.scale)
+        for name, stored in (("1.kv", run.kv), ("1.scale", run.scale)):
+            assert torch.equal(file.get_tensor(name), torch.cat([stored[:, :, 0], stored[:, :, 1]]))
         assert torch.equal(file.get_tensor("1.index"), view.slab.index[: view.count])
     with safe_open(tmp_path / read_manifest(tmp_path).state, "pt") as file:
         assert file.get_tensor("pending").tolist() == TEXT[-6:]
@@ -882,12 +888,19 @@ def test_another_tokenizer(llama: Served, tmp_path: Path, monkeypatch: Any) -> N
     llama.engine.open(tmp_path)
 
 
-def test_a_newer_format(llama: Served, tmp_path: Path) -> None:
+def test_another_format(llama: Served, tmp_path: Path) -> None:
     session = read(llama)
     session.save(tmp_path)
     path = tmp_path / MANIFEST
-    path.write_bytes(path.read_bytes().replace(b'"format": 1', b'"format": 2'))
-    for call in (llama.engine.open, verify, session.save):
-        with pytest.raises(MemoryFileError, match="format 2; this version knows 1") as error:
-            call(tmp_path)
-        assert reason(error) == "newer"
+    as_written = path.read_bytes()
+    for number, told in ((3, "newer"), (1, "older")):
+        path.write_bytes(as_written.replace(b'"format": 2', f'"format": {number}'.encode()))
+        for call in (llama.engine.open, verify):
+            with pytest.raises(MemoryFileError, match=f"format {number}; this .* 2") as error:
+                call(tmp_path)
+            assert reason(error) == told
+        if told == "newer":
+            with pytest.raises(MemoryFileError, match=r"format 3; this .* 2"):
+                session.save(tmp_path)
+    session.save(tmp_path)  # nothing that this version could use is lost
+    assert path.read_bytes() == as_written
