@@ -129,12 +129,12 @@ def check_files(folder: Path, files: Mapping[str, Entry]) -> None:
             raise damaged(path, "its checksum is of something else")
 
 
-def read_extra(folder: str | Path, name: str) -> bytes:
-    """One of the caller's files, checked.
+def read_extra(folder: str | Path, name: str, manifest: Manifest | None = None) -> bytes:
+    """One of the caller's files, checked; `manifest`: of the folder, where it is known already.
 
     Raises MemoryFileError: `missing`, `newer`, `older`, `damaged`.
     """
-    manifest = read_manifest(folder)
+    manifest = manifest or read_manifest(folder)
     try:
         file = manifest.extra_files[name]
         check_files(Path(folder), {file: manifest.files[file]})

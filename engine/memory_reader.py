@@ -113,23 +113,21 @@ def _files(folder: Path, manifest: Manifest) -> Files:
     except OSError as error:
         raise MemoryFileError(f"{error.filename}: {error.strerror}", reason="storage") from error
     expected = state.metadata["sums"]
-    _at_once(partial(_check, state, name, expected[name]) for name in state.names)
+    checks = [partial(_check, state, name, expected[name]) for name in state.names]
     rows: dict[int, list[Rows]] = {}
     for segment, file in segments:
-        sums = file["sums"]
-        if sha256(sums.numpy().tobytes()).hexdigest() != file.metadata["content"]:
+        sums = file["sums"].numpy()
+        if sha256(sums.tobytes()).hexdigest() != file.metadata["content"]:
             raise damaged(file.path, "the table of checksums is of something else")
-        index_sums = file.metadata["index"]
-        layers = file.metadata["layers"]
-        _at_once(
-            partial(_check, file, f"{i}.index", c) for i, c in zip(layers, index_sums, strict=True)
-        )
-        for column, i in enumerate(layers):
+        layers, index_sums = file.metadata["layers"], file.metadata["index"]
+        for column, (i, index_sum) in enumerate(zip(layers, index_sums, strict=True)):
             kv = _by_unit(file, f"{i}.kv")
             scale = _by_unit(file, f"{i}.scale") if f"{i}.scale" in file.names else None
-            sealed = seal(file, kv, scale, file.metadata["rows"], sums.numpy()[:, column])
+            sealed = seal(file, kv, scale, file.metadata["rows"], sums[:, column])
             found = Rows(segment.first, kv, scale, file[f"{i}.index"], sealed)
             rows.setdefault(i, []).append(found)
+            checks.append(partial(_check, file, f"{i}.index", index_sum))
+    _at_once(checks)
     return Files(manifest, state, rows)
 
 

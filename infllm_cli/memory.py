@@ -27,6 +27,7 @@ from infllm.cli.text import count
 
 if TYPE_CHECKING:
     from infllm.engine import Engine, Session
+    from infllm.engine.manifest import Manifest
 
 DOCUMENTS = "documents.json"  # in a memory's folder: texts and where each character came from
 OFFSETS = "offsets.npy"  # character of the text at which each token that was read begins
@@ -186,6 +187,7 @@ def open_memory(engine: "Engine", folder: Path) -> Memory:
             tokenizer or configuration, or no memory of documents.
     """
     from infllm.engine.errors import MemoryFileError
+    from infllm.engine.manifest import read_extra
 
     try:
         session = engine.open(folder)
@@ -193,9 +195,9 @@ def open_memory(engine: "Engine", folder: Path) -> Memory:
         if error.reason == "unfinished":
             error.hint = "the index command that was stopped goes on when it is given again"
         raise
-    about = about_memory(folder)
-    collection = unpack_documents(_read_extra(folder, DOCUMENTS))
-    offsets = np.load(io.BytesIO(_read_extra(folder, OFFSETS)), allow_pickle=False)
+    about = about_memory(folder, session.manifest)
+    collection = unpack_documents(read_extra(folder, DOCUMENTS, session.manifest))
+    offsets = np.load(io.BytesIO(read_extra(folder, OFFSETS, session.manifest)), allow_pickle=False)
     seconds = noted_time(folder)
     reading = Reading(
         about["tokens_given"], session.stats.tokens_read, about["tokens_truncated"], seconds
@@ -291,8 +293,10 @@ def append_to_memory(engine: "Engine", folder: Path, added: Collection, out: Out
     return Memory(session, passages, reading, folder, choice=about["choice"], turns=about["turns"])
 
 
-def about_memory(folder: Path) -> dict[str, Any]:
+def about_memory(folder: Path, manifest: "Manifest | None" = None) -> dict[str, Any]:
     """What a memory says of itself, from its manifest alone: sources, tokens, choice, head.
+
+    `manifest`: where it has been read already.
 
     Raises:
         infllm.engine.errors.MemoryFileError: there is no memory, or not one of documents.
@@ -300,7 +304,7 @@ def about_memory(folder: Path) -> dict[str, Any]:
     from infllm.engine.errors import MemoryFileError
     from infllm.engine.manifest import read_manifest
 
-    extra = read_manifest(folder).extra
+    extra = (manifest or read_manifest(folder)).extra
     if not isinstance(extra, dict) or extra.get("content") != CONTENT:
         raise MemoryFileError(
             f"{folder} is a memory without documents",
@@ -400,12 +404,6 @@ def unpack_documents(data: bytes) -> Collection:
         fields["spans"] = [Span(*span) for span in fields["spans"]]
         documents.append(Document(**fields))
     return Collection(documents, headers=headers)
-
-
-def _read_extra(folder: Path, name: str) -> bytes:
-    from infllm.engine.manifest import read_extra
-
-    return read_extra(folder, name)
 
 
 def _memory_of(engine: "Engine", session: "Session") -> Any:

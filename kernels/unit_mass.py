@@ -14,7 +14,7 @@ from infllm.kernels.rotate import Rope, rotate
 
 # float32 values of the keys, and of the logits, that are worked on at once: they stay in a CPU's
 # caches between the passes over them.
-STEP = 2**20
+STEP = 2**19
 
 
 def unit_lse(
