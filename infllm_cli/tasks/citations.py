@@ -1,6 +1,5 @@
 """Where an answer stands: from what its tokens attended to sentences of the sources."""
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infllm.cli.documents import Collection
 from infllm.cli.passages import Passages
+from infllm.cli.tasks.words import Words
 from infllm.cli.text import one_line
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ TOLD_SHARE = 0.35  # of these words, the answer's: a wrong answer must not outwe
 
 Place = tuple[int, int, float]  # tokens start to stop - 1, absolute, and attention, 0..1
 
-_WORD = re.compile(r"\w+(?:[-'\u2019]\w+)*")
 _NO_END = "".join(f"(?<!\\b{short})" for short in ("[A-Z]", "Mr", "Mrs", "Dr", "St", "No", "vs"))
 _SENTENCE_END = re.compile(
     rf"{_NO_END}(?<!e\.g)(?<!i\.e)[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u2019)\]]*(?=\s)"
@@ -139,12 +138,12 @@ def supporting(
 ) -> list[Found]:
     """The sentences in `places`, by how much they speak to the question and for the answer."""
     text = passages.collection.text
+    words = Words(text, question, answer, TOLD_SHARE)
     candidates: dict[tuple[int, int], float] = {}
     for start, stop, attention in places:
         characters = passages.characters(start, stop)
         for sentence in sentences(text, *characters) if characters else ():
             candidates[sentence] = max(attention, candidates.get(sentence, 0.0))
-    words = Words(text, question, answer)
     scored = []
     for (a, b), attention in candidates.items():
         shared = words.support(text[a:b])
@@ -153,42 +152,10 @@ def supporting(
     return sorted(scored, key=lambda found: (-found.score, found.start))
 
 
-class Words:
-    """What the words of a question and its answer are worth: the rarer in the text, the more."""
-
-    def __init__(self, text: str, question: str, answer: str) -> None:
-        lowered = text.lower()
-        asked, told = _words(question), _words(answer)
-        total = max(2, len(text) // 6)  # words of the text, about
-        self._worth = {
-            word: max(0.0, math.log(total / (1 + _occurrences(lowered, word))))
-            for word in asked | told
-        }
-        self._asked = sum(self._worth[word] for word in asked)
-        self._told = sum(self._worth[word] for word in told)
-        self._asked_words, self._told_words = asked, told
-        whole = " ".join(answer.lower().split()).strip(" .")
-        # Not inside of a longer word or number, where the script tells words apart.
-        apart = rf"(?<![a-z0-9]){re.escape(whole)}(?![a-z0-9])"
-        self._answer = re.compile(apart) if whole else None
-
-    def support(self, sentence: str) -> float:
-        """How much of the question's and of the answer's words `sentence` has, 0..1."""
-        found = _words(sentence)
-        asked = sum(self._worth[w] for w in self._asked_words & found) / (self._asked or 1.0)
-        told = sum(self._worth[w] for w in self._told_words & found) / (self._told or 1.0)
-        if self._answer and self._answer.search(" ".join(sentence.lower().split())):
-            told = 1.0
-        return (1 - TOLD_SHARE) * asked + TOLD_SHARE * told if self._told_words else asked
-
-
-def _words(text: str) -> set[str]:
-    return set(_WORD.findall(text.lower()))
-
-
-def _occurrences(lowered: str, word: str) -> int:
-    """About how often: substrings count, which makes short words cheap, as they should be."""
-    return lowered.count(word)
+def places_of_words(passages: Passages, question: str) -> list[Place]:
+    """Where most of the question's words stand together, whatever attended there."""
+    words = Words(passages.collection.text, question, "", TOLD_SHARE)
+    return [(*passages.tokens(start, stop), 0.0) for start, stop in words.places()]
 
 
 def sentences(text: str, start: int, stop: int) -> list[tuple[int, int]]:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 from infllm.cli.memory import Memory
 from infllm.cli.options import Sampling
 from infllm.cli.tasks.answer import Answer, generate_answer
-from infllm.cli.tasks.citations import Citation, Evidence, Found, cite, supporting
+from infllm.cli.tasks.citations import (
+    Citation,
+    Evidence,
+    Found,
+    cite,
+    places_of_words,
+    supporting,
+)
 
 if TYPE_CHECKING:
     from infllm.engine import Engine, Session
@@ -108,11 +115,12 @@ def session_sights(session: "Session") -> list[tuple[int, int, float]]:
 def find_sentences(
     engine: "Engine", memory: Memory, session: "Session", question: str, tail_ids: list[int]
 ) -> list[Found]:
-    """The sentences that a question finds in a memory; the best of them is asked along with it
-    for those that a second step needs."""
+    """The sentences that a question finds in a memory, by attention and by its words; the best of
+    them is asked along with it for those that a second step needs."""
     assert engine.tokenizer is not None
     text = memory.collection.text
     places = Evidence([attended_units(session)]).ranked()
+    places += places_of_words(memory.passages, question)
     first = supporting(memory.passages, places, question, "")
     first = [found for found in first[:FIRST_LOOK] if found.score >= OF_BEST * first[0].score]
     if not first:
@@ -120,6 +128,7 @@ def find_sentences(
     best = " ".join(text[first[0].start : first[0].stop].split())
     again = look(memory, [*engine.tokenizer.encode(f"\n\n{best}", inner=True), *tail_ids])
     places = Evidence([attended_units(again)]).ranked()
+    places += places_of_words(memory.passages, f"{question} {best}")
     seen = {(found.start, found.stop) for found in first}
     second = [
         found
