@@ -63,5 +63,5 @@ def test_nothing_asked_and_nothing_to_read():
 
 
 def test_letters_that_grow_in_lower_case_move_nothing():
-    text = "\u0130" * 1000 + FILL * 20 + "pier" + FILL * 20
+    text = "\u0130" * 1000 + FILL * 20 + "pier. " + FILL * 20
     assert holds(places(text, "pier")[0], text.index("pier"))
