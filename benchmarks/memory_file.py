@@ -3,7 +3,8 @@
     python benchmarks/memory_file.py --sources BOOK... --length 1M
 
 Processes, one after the other: `plain` reads the text and answers, `index` reads it into a memory
-file, `ask` opens that file and answers the same questions, and once more with the file cache warm.
+file and says what part of its time the saving took, `ask` opens that file and answers the same
+questions, and several times more with the file cache warm.
 The text is the sources one after the other, again from the start if they are too short, with a pass
 key and a few facts planted.
 """
@@ -30,9 +31,10 @@ from infllm.cli.options import Sampling
 from infllm.cli.output import Output
 from infllm.cli.tasks.lengths import parse_length
 from infllm.cli.tasks.questions import ask_memory
-from infllm.engine import Engine, load
+from infllm.engine import Engine, MemoryWriter, load
 from infllm.engine.prompt import build_prompt
 
+WARM = 5  # times that a warm memory is asked
 FACTS = [  # depth, sentence, question
     (0.31, "The pass key is 84137. Remember it.", "What is the pass key?"),
     (0.07, "The harbour office was opened in 1931.", "When was the harbour office opened?"),
@@ -86,6 +88,26 @@ def answers(engine: Engine, memory: Memory) -> list[dict[str, Any]]:
     return rows
 
 
+class Saving:
+    """Counts the seconds that saving takes while it is in force."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._save = MemoryWriter._save
+
+    def __enter__(self) -> Saving:
+        def timed(writer: MemoryWriter, *, complete: bool) -> None:
+            began = time.perf_counter()
+            self._save(writer, complete=complete)
+            self.seconds += time.perf_counter() - began
+
+        MemoryWriter._save = timed
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        MemoryWriter._save = self._save
+
+
 def read(preset: str, text_file: Path, folder: Path | None) -> dict[str, Any]:
     """Read the text, into a memory file if a folder is given; then answer."""
     engine = load(preset)
@@ -94,7 +116,8 @@ def read(preset: str, text_file: Path, folder: Path | None) -> dict[str, Any]:
     collection = Collection([Document("text.txt", "text", text, [span])])
     plan = plan_reading(engine, collection, 64)
     began = time.perf_counter()
-    memory = read_memory(engine, plan, Output("index", quiet=True), folder)
+    with Saving() as saving:
+        memory = read_memory(engine, plan, Output("index", quiet=True), folder)
     seconds = time.perf_counter() - began
     row: dict[str, Any] = {
         "tokens": plan.tokens, "seconds": round(seconds, 3),
@@ -103,6 +126,7 @@ def read(preset: str, text_file: Path, folder: Path | None) -> dict[str, Any]:
     if folder is not None:
         sizes = [path.stat().st_size for path in folder.iterdir()]
         row |= {"files": len(sizes), "disk_bytes": sum(sizes)}
+        row["seconds_saving"] = round(saving.seconds, 3)
     return row | {"answers": answers(engine, memory)}
 
 
@@ -173,15 +197,18 @@ def main() -> None:
     try:
         text = place / "text.txt"
         text.write_text(make_text(args.sources, args.length, load(args.preset)), encoding="utf-8")
+        warm = [f"ask_warm_{number + 1}" for number in range(WARM)]
         rows = {what: in_process(what, args, place / "memory", text) for what in
-                ("plain", "index", "ask", "ask_warm")}  # fmt: skip
+                ("plain", "index", "ask", *warm)}  # fmt: skip
     finally:
         shutil.rmtree(place)
     report = {
         "benchmark": "memory_file", **environment(),
         "saving_costs": round(rows["index"]["seconds"] / rows["plain"]["seconds"] - 1, 4),
-        "same_answers": same(rows["plain"], rows["index"]) and all(
-            same(rows["plain"], rows[what]) for what in ("ask", "ask_warm")
+        "saving_share": round(rows["index"]["seconds_saving"] / rows["index"]["seconds"], 4),
+        "same_answers": all(same(rows["plain"], row) for row in rows.values()),
+        "seconds_to_first_token_warm": sorted(
+            rows[what]["seconds_to_first_token"] for what in warm
         ),
         **rows,
     }  # fmt: skip
