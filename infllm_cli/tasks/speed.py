@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from infllm.engine import Engine
     from infllm.engine.session import Session
 
-WARM_STEPS = 4  # decode steps that are not timed: kernels load, caches fill
+WARM_STEPS = 4  # decode steps at most that are not timed: kernels load, caches fill
 # What a kernel's or an operator's name tells of its purpose; the first that fits counts.
 KINDS = {
     "attention": ("partial_attention", "merge_state", "part_mass", "flash", "fmha", "softmax"),
@@ -153,8 +153,9 @@ def decode_rate(session: Session, steps: int, device: torch.device) -> float:
     session.end()
     token = 3
     began = 0.0
-    for step in range(WARM_STEPS + steps):
-        if step == WARM_STEPS:
+    warm = min(WARM_STEPS, steps)
+    for step in range(warm + steps):
+        if step == warm:
             synchronize(device)
             began = time.perf_counter()
         token = int(session.score([token], step=True)[-1].argmax())
