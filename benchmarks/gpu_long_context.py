@@ -317,6 +317,9 @@ def measure_policy(
 ) -> None:
     """One reading with representative scores by `score`: a row, with `steps` decode steps, at each
     length."""
+    if report.seconds_left <= 0:
+        report.row("prefill", f"inf-llm {score}", {"skipped": "no time left"})
+        return
     ids = random_ids(engine, engine.config.chunk_size)
     splits: list[dict[str, Any]] = []
 
@@ -353,8 +356,6 @@ def measure_policy(
         rows()
     except FAILURES as error:
         report.row("prefill", f"inf-llm {score}", failure(error))
-    if not splits:
-        report.row("prefill", f"inf-llm {score}", {"skipped": "no time left"})
 
 
 # ---- dense attention ----------------------------------------------------------------------------
