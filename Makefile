@@ -2,6 +2,7 @@
 #   make demo         ask the built-in model about an example PDF
 #   make test         lint, types and tests
 #   make test-compat  the engine's tests with the oldest transformers that is supported
+#   make test-gpu     kernels and engine on a CUDA device, against float64 and the CPU
 #   make kernels-report  registers, shared memory and spills of every Triton kernel on every card
 #   make clean        remove what these targets made
 
@@ -13,7 +14,7 @@ QUESTION := What is the special magic number for vague-harbor mentioned in the p
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,\
   $(shell $(name) -c 'import sys, venv, ensurepip; print("$(name)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
 
-.PHONY: demo test lint types pytest test-compat kernels-report clean
+.PHONY: demo test lint types pytest test-compat test-gpu kernels-report clean
 
 demo: .venv/.installed
 	$(BIN)/infllm ask examples/field-report.pdf "$(QUESTION)"
@@ -32,6 +33,13 @@ pytest: .venv/.installed-dev
 
 test-compat: .venv-compat/.installed
 	$(COMPAT)/pytest tests/engine
+
+# With PYTHON_GPU=python3, say, on a machine whose own Python has torch for its GPU.
+PYTHON_GPU ?= $(BIN)/python
+
+test-gpu: $(if $(findstring $(BIN),$(PYTHON_GPU)),.venv/.installed-dev)
+	@$(PYTHON_GPU) -c "import sys, torch; torch.cuda.is_available() or sys.exit('error: this torch sees no CUDA device')"
+	$(PYTHON_GPU) -m pytest tests/gpu
 
 kernels-report: .venv/.installed-dev
 	$(BIN)/python -m infllm.kernels.report

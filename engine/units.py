@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 
 from infllm.engine.block_cache import BlockCache
-from infllm.kernels.quantize import PLAIN, dequantize, quantize
+from infllm.engine.call_pages import CallPages
+from infllm.engine.staging import make_staging
+from infllm.kernels.quantize import PLAIN, dequantize, quantize, storage_dtype
 from infllm.kernels.unit_mass import log_mass, unit_lse
 from infllm.kernels.unit_topk import unit_scores
 
@@ -59,6 +62,7 @@ class Slab:
         self.capacity = capacity
         self.used = 0
         self.owner: UnitStore | None = store
+        self.staging = store.staging
         self.runs: list[Run] = []
         self.in_files: list[Tensor] = []  # the index's first rows, until it is used
         self._index: Tensor | None = None
@@ -88,9 +92,9 @@ class Slab:
         """Write rows behind those in use: kv [n, B, 2, Hkv, block_size, D], index [n, B, R, D]."""
         run = self._open_run(kv)
         rows = slice(self.used - run.first, self.used - run.first + kv.shape[0])
-        run.kv[rows].copy_(kv)
+        self.staging.download(kv, run.kv[rows], self)
         if run.scale is not None and scale is not None:
-            run.scale[rows].copy_(scale)
+            self.staging.download(scale, run.scale[rows], self)
         self.index[self.used : self.used + kv.shape[0]].copy_(index)
         self.used += kv.shape[0]
 
@@ -107,7 +111,8 @@ class Slab:
         return self.runs[-1]
 
     def locate(self, row: int) -> tuple[Run, int]:
-        """The run that holds a row, and the row's place in it."""
+        """The run that holds a row, and the row's place in it; its keys and values are there."""
+        self.staging.settle(self)
         run = next(run for run in reversed(self.runs) if row >= run.first)
         return run, row - run.first
 
@@ -122,6 +127,7 @@ class View:
 
     def runs(self, start: int, stop: int) -> list[Run]:
         """Where units `start` to `stop - 1` lie, as far as they are in this view."""
+        self.slab.staging.settle(self.slab)
         a, z = max(start - self.first, 0), min(stop - self.first, self.count)
         parts = [run.part(a, z) for run in self.slab.runs]
         return [part for part in parts if part is not None]
@@ -149,6 +155,8 @@ class UnitStore:
         self.cache = BlockCache(capacity, config.cache_strategy, config.score_decay)
         page = (2, self.n_kv_heads, self.block_size, self.head_dim)
         self.slots = torch.empty(capacity, *page, dtype=self.dtype, device=self.device)
+        self.staging = make_staging(layer.device)
+        self.call_pages: CallPages | None = None  # while a call is under way that asked early
         self.views: list[View] = []
         self.n = 0
 
@@ -163,6 +171,9 @@ class UnitStore:
         """Add units: k, v [B, Hkv, n, block_size, D], representatives [B, R, n, D]."""
         kv = torch.stack([k, v]).permute(3, 1, 0, 2, 4, 5)  # [n, B, 2, Hkv, block_size, D]
         codes, scale = quantize(kv, self.kv_dtype)
+        if self.call_pages is not None:
+            of_batch = None if scale is None else scale[:, 0]
+            self.call_pages.add(dequantize(codes[:, 0], of_batch, self.dtype))
         index = index.permute(2, 0, 1, 3)  # [n, B, R, D]
         done, n = 0, kv.shape[0]
         while done < n:
@@ -288,6 +299,54 @@ class UnitStore:
         flat = [slot_of[b, unit] for b, row in enumerate(rows) for unit in row]
         return self.slots, torch.tensor(flat, device=self.device).view(chosen.shape)
 
+    def open_call(self, wanted: Sequence[Sequence[int]], room: int) -> CallPages:
+        """Pages for a call of one sequence, see `CallPages`; `close_call` ends it."""
+        pages = CallPages(self, wanted, room)
+        self.cache.hits += pages.n_wanted - pages.n_loaded
+        self.cache.misses += pages.n_loaded
+        self.call_pages = pages
+        return pages
+
+    def close_call(self) -> None:
+        """The call is over: its pages go, and units that have come to the host are put away."""
+        if self.call_pages is not None:
+            self.call_pages.close()
+        self.call_pages = None
+        self.staging.drain()
+
+    def gather(self, units: Sequence[int]) -> list[Tensor]:
+        """Host copies of `units` (ascending, of the only sequence), for `Staging.upload`.
+
+        Codes [n, 2, Hkv, block_size, D] and, for int8 and fp8, scales [n, 2, Hkv, block_size, 1].
+        """
+        page = (2, self.n_kv_heads, self.block_size)
+        dtype = storage_dtype(self.kv_dtype)
+        codes = self.staging.empty((len(units), *page, self.head_dim), dtype)
+        scales = self.staging.empty((len(units), *page, 1), torch.float32)
+        scaled = self.kv_dtype not in PLAIN
+        done = 0
+        for run, rows in self._rows_by_run(units):
+            some = slice(done, done + len(rows))
+            done = some.stop
+            picked = torch.tensor(rows)
+            torch.index_select(_raw(run.kv[:, 0]), 0, picked, out=_raw(codes[some]))
+            if scaled and run.scale is not None:
+                torch.index_select(run.scale[:, 0], 0, picked, out=scales[some])
+        return [codes, scales] if scaled else [codes]
+
+    def _rows_by_run(self, units: Sequence[int]) -> list[tuple[Run, list[int]]]:
+        """Where units (ascending) lie: runs, and rows of each. Damaged units are refused."""
+        found: list[tuple[Run, list[int]]] = []
+        for unit in units:
+            slab, row = self._locate(unit)
+            run, row = slab.locate(row)
+            if run.seal is not None:
+                run.seal.check(row)
+            if not found or found[-1][0] is not run:
+                found.append((run, []))
+            found[-1][1].append(row)
+        return found
+
     def credit(self, chosen: Tensor, mass: Tensor) -> None:
         """Tell the cache what attention mass [B, H, n] the units `chosen` [B, G, n] received."""
         b, g, n = chosen.shape
@@ -328,6 +387,11 @@ class UnitStore:
     def device_bytes(self) -> int:
         """Bytes of slots and unit index on the device."""
         return sum(view.slab.index_bytes for view in self.views) + self.slots.nbytes
+
+
+def _raw(x: Tensor) -> Tensor:
+    """fp8 as bytes: torch picks no rows of it."""
+    return x.view(torch.uint8) if x.dtype is torch.float8_e4m3fn else x
 
 
 def _bytes(run: Run) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infllm.cli.errors import ModelMissing
+from infllm.cli.work import parameters, reading_work
 
 if TYPE_CHECKING:
     from infllm.engine.config import Config
@@ -100,9 +101,9 @@ def estimate_needs(config: "Config", tokens: int) -> Needs | None:
     itemsize = 4 if dtype == "float32" else 2
     shapes = _shapes(spec, _Device(kind), _Dtype(itemsize))
     memory = estimate(config.model, shapes, tokens)  # type: ignore[arg-type]
-    parameters, work = _work(spec, shapes, config, tokens)
-    weights = parameters * itemsize
-    speed = _matmul_speed(device, dtype)
+    weights = parameters(spec, shapes).stored * itemsize
+    work = reading_work(spec, shapes, config.model, tokens).total
+    speed = matmul_speed(device, dtype)
     return Needs(
         tokens,
         weights,
@@ -130,44 +131,7 @@ def _shapes(spec: dict[str, Any], device: _Device, dtype: _Dtype) -> list[_Shape
     ]
 
 
-def _work(
-    spec: dict[str, Any], shapes: list[_Shape], config: "Config", tokens: int
-) -> tuple[int, float]:
-    """Parameters of the model, and floating-point operations of reading `tokens` tokens."""
-    hidden, inner = spec["hidden_size"], spec.get("intermediate_size") or 4 * spec["hidden_size"]
-    active = spec.get("num_experts_per_tok") or 1
-    experts = spec.get("num_local_experts") or spec.get("num_experts") or 1
-    embedding = spec["vocab_size"] * hidden * (1 if spec.get("tie_word_embeddings") else 2)
-    parameters, work = embedding, 0.0
-    settings = config.model
-    for shape in shapes:
-        attention = 2 * hidden * shape.head_dim * (shape.n_heads + shape.n_kv_heads)
-        mlp = 3 * hidden * inner
-        parameters += attention + experts * mlp
-        work += 2.0 * tokens * (attention + active * mlp)
-        work += 4.0 * tokens * shape.n_heads * shape.head_dim * _keys(settings, shape, tokens)
-        if settings.type == "inf-llm" and shape.sliding_window is None:
-            passes = 2.0 * shape.n_heads * shape.head_dim
-            if settings.repr_score == "mass":
-                work += passes * tokens * min(tokens, settings.n_local)
-            units = tokens / settings.block_size
-            work += passes * tokens * units / 2 / settings.exc_block_size
-    return parameters, work
-
-
-def _keys(settings: Any, shape: _Shape, tokens: int) -> float:
-    """Keys that a query meets, on average."""
-    if shape.sliding_window is not None:
-        return min(tokens / 2, shape.sliding_window)
-    if settings.type == "origin":
-        return tokens / 2
-    window = settings.n_init + settings.n_local
-    if settings.type == "inf-llm":
-        window += settings.topk * settings.block_size
-    return min(tokens / 2, window)
-
-
-def _matmul_speed(device: str, dtype: str) -> float:
+def matmul_speed(device: str, dtype: str) -> float:
     """Floating-point operations a second of a square matrix product, measured in a moment."""
     from infllm.engine.device import cpu_has_bfloat16
 

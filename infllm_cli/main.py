@@ -10,6 +10,7 @@ import typer
 
 from infllm.cli.commands import (
     ask,
+    bench,
     chat,
     doctor,
     index,
@@ -46,6 +47,7 @@ app.command("passkey")(passkey.passkey)
 app.command("ppl")(ppl.ppl)
 app.command("perplexity", hidden=True)(ppl.ppl)
 app.command("inspect")(inspect.inspect)
+app.add_typer(bench.app, name="bench")
 app.add_typer(presets.app, name="presets")
 app.command("doctor")(doctor.doctor)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
+from infllm.engine.call_pages import CallPages
 from infllm.engine.errors import ConfigError
 from infllm.engine.faiss_index import FaissIndex
 from infllm.engine.layer import UnitUse
@@ -116,6 +117,25 @@ class InfLLM(Policy):
         self._by_keys = cfg.unit_score == "keys" and t <= self.query_block
         if self.units.n > cfg.topk and self.faiss is None and not self._by_keys:
             self._scores = self.units.scores(self._query, 0, self._scored, per_head=cfg.perhead)
+        self._pages = self._ask_early(t) if b == 1 else None
+
+    def _ask_early(self, tokens: int) -> CallPages | None:
+        """Pages for a call of `tokens` tokens whose lookups are as good as known, where it pays."""
+        cfg, units = self.config, self.units
+        assert units is not None
+        by_means = self.faiss is None and not self._by_keys and cfg.chunk_topk_calc is None
+        # lru-s wants the masses of each block on the host.
+        if not units.staging.ahead or tokens == 1 or not by_means or cfg.cache_strategy == "lru-s":
+            return None
+        if self._scores is None:
+            wanted = [list(range(units.n))] * self._query.shape[1]
+        else:
+            best = top_units(self._scores, cfg.topk)  # int64 [1, E, G, topk]
+            wanted = best[0].flatten(1).tolist()  # the call's one wait for the device
+        room = max(0, self._k.shape[2] - cfg.n_local) // cfg.block_size + 1
+        pages = units.open_call(wanted, room)
+        pages.load(0)
+        return pages
 
     def _open_store(self, batch: int) -> UnitStore:
         self.units = UnitStore(self.config, self.layer, batch)
@@ -154,7 +174,9 @@ class InfLLM(Policy):
         rope = self.layer.rotary.rope if exact else None
         if self.init_k is not None:
             assert self.init_v is not None
-            origin = torch.tensor(-self._position(0), device=q.device) if exact else None
+            origin = None
+            if exact:  # filled, not copied: a copy makes the host wait
+                origin = torch.full((), -self._position(0), dtype=torch.int64, device=q.device)
             init_k = self.init_k if exact else self.layer.rotary.at(self.init_k, 0)
             parts.append(Part(q_far, init_k, self.init_v, rope=rope, first=origin))
         behind = []
@@ -171,7 +193,10 @@ class InfLLM(Policy):
         self._chosen = self._look_up(start, stop, [*parts, *behind])
         if self._chosen is not None:
             assert self.units is not None
-            pages, table = self.units.fetch(self._chosen)
+            if self._pages is None:
+                pages, table = self.units.fetch(self._chosen)
+            else:
+                pages, table = self._pages.table(start // self.query_block, self._chosen)
             watched = self._call.watch_units or cfg.cache_strategy == "lru-s"
             k_pages = pages[:, 0]
             if not exact and self.layer.rotary.rope.scale != 1.0:
@@ -271,6 +296,8 @@ class InfLLM(Policy):
         n = (end - self._rest - cfg.n_local) // cfg.block_size
         if n > 0:
             self._cut(n)
+        if self._pages is not None:  # while the device computes this block
+            self._pages.load(start // self.query_block + 1)
 
     def _note_unit_mass(self, masses: list[Tensor | None]) -> None:
         mass = next((m for m in masses[1:] if m is not None), None)
@@ -344,7 +371,9 @@ class InfLLM(Policy):
             account.clone() if self.config.repr_score == "mass" else account - account[:, :, :1]
         )
         del self._k, self._v, self._k_near, self._k_far, self._q_near, self._q_far
-        del self._account, self._query, self._scores, self._chosen, self._call
+        assert self.units is not None
+        self.units.close_call()
+        del self._account, self._query, self._scores, self._chosen, self._call, self._pages
 
     def fork(self) -> Self:
         other = super().fork()

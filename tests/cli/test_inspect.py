@@ -10,13 +10,13 @@ from infllm.cli import estimate
 from tests.cli.documents.make import pdf
 from tests.cli.fakes import FakeTokenizer
 
-measured_speed = estimate._matmul_speed
+measured_speed = estimate.matmul_speed
 
 
 @pytest.fixture(autouse=True)
 def no_weights(monkeypatch):
     monkeypatch.setattr(estimate, "load_tokenizer", lambda config: FakeTokenizer())
-    monkeypatch.setattr(estimate, "_matmul_speed", lambda device, dtype: 1e11)
+    monkeypatch.setattr(estimate, "matmul_speed", lambda device, dtype: 1e11)
 
 
 @pytest.fixture

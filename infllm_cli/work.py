@@ -1,0 +1,117 @@
+"""Work that a model has to do, counted from its config: operations of reading, bytes of decoding.
+
+Divided by what a device can do in a second they are floors: no run is faster. Free of torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating-point operations, by what they are for."""
+
+    linear: float  # products with weights
+    attention: float  # q.k and weight.v over the keys that queries meet
+    mass: float  # the second pass that representative scores by `mass` take
+    scoring: float  # lookups: mean queries against the representatives
+
+    @property
+    def total(self) -> float:
+        return self.linear + self.attention + self.mass + self.scoring
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Weights of a model, by what reads them."""
+
+    embedding: int  # looked up by row, not multiplied
+    head: int  # multiplied where logits are wanted; counted also where it is the embedding, tied
+    layers: int
+    active: int  # of the layers', those that one token meets: fewer with experts
+    stored: int  # all, each once
+
+
+def parameters(spec: dict[str, Any], shapes: Sequence[Any]) -> Parameters:
+    """Weights of a model with `spec` as its config.json and layers of `shapes`; norms left out.
+
+    A shape has `n_heads`, `n_kv_heads` and `head_dim`.
+    """
+    hidden, inner = spec["hidden_size"], spec.get("intermediate_size") or 4 * spec["hidden_size"]
+    used = spec.get("num_experts_per_tok") or 1
+    experts = spec.get("num_local_experts") or spec.get("num_experts") or 1
+    mlp = 3 * hidden * inner
+    attention = sum(2 * hidden * s.head_dim * (s.n_heads + s.n_kv_heads) for s in shapes)
+    layers = attention + experts * mlp * len(shapes)
+    active = attention + used * mlp * len(shapes)
+    embedding = spec["vocab_size"] * hidden
+    tied = bool(spec.get("tie_word_embeddings"))
+    return Parameters(embedding, embedding, layers, active, layers + embedding * (2 - tied))
+
+
+def reading_work(spec: dict[str, Any], shapes: Sequence[Any], settings: Any, tokens: int) -> Work:
+    """Operations of reading `tokens` tokens; no logits but the last token's.
+
+    `settings`: the `model:` section. A shape has `sliding_window` too.
+    """
+    attention = mass = scoring = 0.0
+    for shape in shapes:
+        width = shape.n_heads * shape.head_dim
+        attention += 4.0 * tokens * width * mean_keys(settings, shape, tokens)
+        if settings.type == "inf-llm" and shape.sliding_window is None:
+            if settings.repr_score == "mass":
+                mass += 2.0 * tokens * width * _mean(tokens, settings.n_local)
+            heads = shape.n_kv_heads if settings.repr_heads == "group" else shape.n_heads
+            lookups = tokens / settings.exc_block_size
+            units = tokens / settings.block_size / 2  # on average over the reading
+            scoring += 2.0 * lookups * units * heads * shape.head_dim
+    linear = 2.0 * tokens * parameters(spec, shapes).active
+    return Work(linear, attention, mass, scoring)
+
+
+def mean_keys(settings: Any, shape: Any, tokens: int) -> float:
+    """Keys that a query meets, on average over a reading of `tokens` tokens."""
+    if shape.sliding_window is not None:
+        return _mean(tokens, shape.sliding_window)
+    if settings.type == "origin":
+        return tokens / 2
+    return _mean(tokens, _most_keys(settings))
+
+
+def _most_keys(settings: Any) -> int:
+    """Keys that a query meets once the text is long, initial and looked-up ones included."""
+    if settings.type == "window":
+        return settings.n_local
+    keys = settings.n_init + settings.n_local
+    if settings.type == "inf-llm":
+        keys += settings.topk * settings.block_size
+    return keys
+
+
+def _mean(tokens: int, most: int) -> float:
+    """Mean of min(t, most) over t = 0 to tokens."""
+    return tokens / 2 if tokens <= most else most - most**2 / (2 * tokens)
+
+
+def decode_bytes(
+    spec: dict[str, Any], shapes: Sequence[Any], settings: Any, tokens: int, itemsize: int
+) -> float:
+    """Bytes that one decode step reads after `tokens` tokens: weights, keys and values, index.
+
+    `itemsize`: bytes of a weight, and of a key on the device.
+    """
+    weights = parameters(spec, shapes)
+    total = float((weights.active + weights.head) * itemsize)
+    for shape in shapes:
+        keys = tokens
+        if shape.sliding_window is not None:
+            keys = min(tokens, shape.sliding_window)
+        elif settings.type != "origin":
+            keys = min(tokens, _most_keys(settings))
+        total += 2.0 * keys * shape.n_kv_heads * shape.head_dim * itemsize
+        if settings.type == "inf-llm" and shape.sliding_window is None:
+            heads = shape.n_kv_heads if settings.repr_heads == "group" else shape.n_heads
+            units = max(0, tokens - settings.n_local - settings.n_init) // settings.block_size
+            total += float(units * heads * shape.head_dim * itemsize)
+    return total

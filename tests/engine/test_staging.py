@@ -1,0 +1,229 @@
+"""Units that are asked for early: a copy that comes late changes nothing, and the host never waits.
+
+A device is played by copies that are done only when they are waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from infllm.engine import units as units_module
+from infllm.engine.attachment import run_policy
+from infllm.engine.config import ModelConfig
+from infllm.engine.layer import Call, Layer, Rotary
+from infllm.engine.policies import InfLLM
+from infllm.engine.staging import Staging
+from infllm.kernels.rotate import Rope
+from tests.engine.served import SMALL_MEMORY, Served, serve
+from tests.engine.tiny_models import ids
+
+
+class LateStaging(Staging):
+    """Uploads are done when waited for, downloads when settled; what is not there yet is NaN."""
+
+    ahead = True
+
+    def __init__(self) -> None:
+        self.uploads: dict[int, Callable[[], None]] = {}
+        self.downloads: list[tuple[Tensor, Tensor, object]] = []
+        self.marks = 0
+        self.bytes_up = 0
+
+    def begin(self, *targets: Tensor) -> None:
+        for target in targets:
+            target.fill_(float("nan") if target.is_floating_point() else -(10**6))
+
+    def upload(self, host: Sequence[Tensor], put: Callable[..., None]) -> int:
+        self.marks += 1
+        self.bytes_up += sum(x.nbytes for x in host)
+        self.uploads[self.marks] = lambda: put(*host)
+        return self.marks
+
+    def wait(self, mark: int) -> None:
+        if mark in self.uploads:
+            self.uploads.pop(mark)()
+
+    def download(self, source: Tensor, target: Tensor, owner: object) -> None:
+        self.downloads.append((source.clone(), target, owner))
+
+    def settle(self, owner: object) -> None:
+        for source, target, whose in self.downloads:
+            if whose is owner:
+                target.copy_(source)
+        self.downloads = [kept for kept in self.downloads if kept[2] is not owner]
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> LateStaging:
+    staging = LateStaging()
+    monkeypatch.setattr(units_module, "make_staging", lambda device: staging)
+    return staging
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"repr_score": "dot"},
+    {"repr_heads": "group"},
+    {"perhead": True},
+    {"far_position": "exact"},
+    {"kv_dtype": "int8"},
+    {"kv_dtype": "fp8"},
+    {"kv_dtype": "bf16"},
+    {"topk": 40, "max_cached_block": 40},  # all units, for a long while
+    {"n_init": 0},
+    {"keep_units": True},
+    # Those that go the other way, late downloads or not.
+    {"chunk_topk_calc": 16},
+    {"unit_score": "keys"},
+    {"cache_strategy": "lru-s"},
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@pytest.mark.parametrize("llama_chunk", [16, 64])
+def test_late_copies_change_no_bit(
+    variant: dict[str, Any], llama_chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serve("llama", variant)
+    try:
+        want = outputs(served, llama_chunk)
+        staging = LateStaging()
+        monkeypatch.setattr(units_module, "make_staging", lambda device: staging)
+        assert torch.equal(outputs(served, llama_chunk), want)
+        assert not staging.uploads  # all that was asked for was waited for
+    finally:
+        served.engine.close()
+
+
+def outputs(served: Served, chunk: int) -> Tensor:
+    """Logits of a document, a question, steps, and of a fork of the document's end."""
+    session = served.session()
+    session.chunk_size = chunk
+    rows = [session.score(ids(150))]
+    child = session.fork()
+    rows += [session.score(ids(11, seed=7)), session.score(ids(5, seed=3), step=True)]
+    rows.append(child.score(ids(70, seed=9)))
+    rows.append(session.score(ids(40, seed=4)))
+    return torch.cat(rows)
+
+
+def test_a_memory_is_saved_with_all_that_was_under_way(
+    late: LateStaging, llama: Served, tmp_path: Any
+) -> None:
+    session = llama.session()
+    session.read(ids(150))
+    session.end()
+    assert late.downloads
+    session.save(tmp_path / "text.mem")
+    want = session.score(ids(11, seed=7))
+    assert torch.equal(llama.engine.open(tmp_path / "text.mem").score(ids(11, seed=7)), want)
+
+
+def test_units_of_several_blocks_are_brought_once(late: LateStaging, llama: Served) -> None:
+    session = llama.session()
+    session.chunk_size = 64
+    session.read(ids(192))
+    stats = session.stats
+    assert stats.cache_misses > 0
+    assert stats.cache_hits > 0
+    page = 2 * 2 * 4 * 16 * 4  # bytes of a unit
+    places = 2 * 3 * 8 * 64  # of a call's tables: int64, for fewer than 64 units
+    assert stats.cache_misses * page <= late.bytes_up <= stats.cache_misses * page + places
+
+
+# ---- the host does not wait ---------------------------------------------------------------------
+
+WAITS = (
+    "tolist",
+    "item",
+    "cpu",
+    "numpy",
+    "nonzero",
+    "__bool__",
+    "__int__",
+    "__float__",
+    "__index__",
+)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Calls that would make the host wait for a GPU, in order."""
+    seen: list[str] = []
+
+    def watched(name: str) -> Callable[..., Any]:
+        call = getattr(Tensor, name)
+
+        def run(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+            seen.append(name)
+            return call(self, *args, **kwargs)
+
+        return run
+
+    for name in WAITS:
+        monkeypatch.setattr(Tensor, name, watched(name))
+    return seen
+
+
+@pytest.mark.parametrize("score", ["mass", "dot"])
+@pytest.mark.parametrize("position", ["capped", "exact"])
+def test_the_host_waits_once_a_call(
+    late: LateStaging, waits: list[str], score: str, position: str
+) -> None:
+    """Whatever the number of its execution blocks, units are made and looked up in."""
+    settings = {**SMALL_MEMORY, "repr_score": score, "far_position": position, "kv_dtype": "int8"}
+    policy = InfLLM(ModelConfig(**settings), layer())
+    for chunk, start in enumerate(range(0, 256, 64)):
+        q, k, v = (
+            torch.randn(1, heads, 64, 16, generator=torch.Generator().manual_seed(start + i))
+            for i, heads in enumerate((4, 2, 2))
+        )
+        waits.clear()
+        run_policy_without_attending(policy, q, k, v, start)
+        assert waits == (["tolist"] if chunk > 0 else []), chunk
+
+
+def layer() -> Layer:
+    freq = 100.0 ** (-torch.arange(8, dtype=torch.float64) / 8)
+    return Layer(0, 4, 2, 16, torch.device("cpu"), torch.float32, Rotary(Rope(freq)))
+
+
+def run_policy_without_attending(
+    policy: InfLLM, q: Tensor, k: Tensor, v: Tensor, start: int
+) -> None:
+    """A call as `run_policy` makes it; PyTorch's attention on a CPU looks at what it computes."""
+    policy.begin(q, k, v, Call(start, start))
+    for first in range(0, q.shape[2], policy.query_block):
+        parts = policy.parts(first, first + policy.query_block)
+        masses = [
+            torch.rand(1, 4, part.n_keys) if part.mass == "column" else None for part in parts
+        ]
+        policy.update(first, first + policy.query_block, masses)
+    policy.end()
+
+
+def test_the_watch_for_waits_sees_them(waits: list[str]) -> None:
+    assert bool(torch.tensor([1]).sum() == 1)
+    torch.tensor([1]).tolist()
+    assert waits == ["__bool__", "tolist"]
+
+
+def test_attention_outputs_do_not_depend_on_when_units_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = []
+    for staging in (Staging(), LateStaging()):
+        monkeypatch.setattr(units_module, "make_staging", lambda device, s=staging: s)
+        policy = InfLLM(ModelConfig(**SMALL_MEMORY, kv_dtype="fp32"), layer())
+        g = torch.Generator().manual_seed(0)
+        out = []
+        for start in range(0, 320, 80):
+            q, k, v = (torch.randn(1, heads, 80, 16, generator=g) for heads in (4, 2, 2))
+            out.append(run_policy(policy, q, k, v, Call(start, start), 0.25))
+        answers.append(torch.cat(out, dim=1))
+    assert torch.equal(*answers)
