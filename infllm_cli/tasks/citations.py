@@ -18,6 +18,7 @@ LIMIT = 3  # citations of an answer
 PLACES = 16  # units that sentences are taken from
 QUOTE_CHARS = 400  # of the longest quote
 REACH = 2 * QUOTE_CHARS  # characters around a unit in which its sentences begin and end
+ENTRY_CHARS = 160  # of what has no sentences: a few entries of a table, a list, an object
 LEAST_SCORE = 0.25  # of a citation; below it nothing is cited
 LEAST_WORDS = 0.15
 OF_BEST = 0.6  # a further citation scores at least this part of the best one
@@ -161,31 +162,38 @@ def places_of_words(passages: Passages, question: str) -> list[Place]:
 def sentences(text: str, start: int, stop: int) -> list[tuple[int, int]]:
     """The whole sentences that touch text[start:stop], as character ranges without blanks around.
 
-    A blank line ends one, too; one of more than `QUOTE_CHARS` characters is cut at its lines.
+    A blank line ends one, too; one of more than `QUOTE_CHARS` characters is cut at its lines, and
+    what goes on without an end, as data does, into short pieces.
     """
     low, high = max(0, start - REACH), min(len(text), stop + REACH)
     bounds = [low, *(found.end() for found in _SENTENCE_END.finditer(text, low, high)), high]
     found: list[tuple[int, int]] = []
     for a, b in pairwise(bounds):
         if a < stop and b > start:
-            found += _cut(text, a, b, start, stop)
+            most = QUOTE_CHARS if b - a <= REACH else ENTRY_CHARS
+            line = QUOTE_CHARS if "\n" in text[a:b] else most
+            found += _cut(text, a, b, start, stop, most, line)
     return found
 
 
-def _cut(text: str, a: int, b: int, start: int, stop: int) -> list[tuple[int, int]]:
+def _cut(
+    text: str, a: int, b: int, start: int, stop: int, most: int, line: int
+) -> list[tuple[int, int]]:
+    """Pieces of at most `most` characters, or `line` where a line has so many."""
     piece = text[a:b]
     a += len(piece) - len(piece.lstrip())
     b -= len(piece) - len(piece.rstrip())
     if a >= b or a >= stop or b <= start:
         return []
-    if b - a <= QUOTE_CHARS:
+    if b - a <= (most if "\n" in text[a:b] else line):
         return [(a, b)]
     middle = (a + b) // 2
     cuts = [found.start() for found in re.finditer(r"\n", text[a:b])] or [
         found.start() for found in re.finditer(r"\s", text[a:b])
     ]
     cut = a + min(cuts, key=lambda at: abs(a + at - middle)) if cuts else middle
-    return [*_cut(text, a, cut, start, stop), *_cut(text, cut, b, start, stop)]
+    halves = (a, cut), (cut, b)
+    return [part for low, high in halves for part in _cut(text, low, high, start, stop, most, line)]
 
 
 def _citation(collection: Collection, found: Found) -> Citation | None:

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from infllm.cli.documents import Collection, Document, Span, read_sources
 from infllm.cli.passages import Passages
-from infllm.cli.tasks.citations import QUOTE_CHARS, Evidence, cite, sentences, supporting
+from infllm.cli.tasks.citations import (
+    ENTRY_CHARS,
+    QUOTE_CHARS,
+    Evidence,
+    cite,
+    sentences,
+    supporting,
+)
 from tests.cli.documents.make import pdf
 
 
@@ -86,6 +93,15 @@ def test_only_sentences_that_touch_the_range():
     assert split(text, 9, 12) == ["First one.", "Second one."]
     assert split(text, 10, 11) == []  # the blank between two
     assert split(text, len(text) - 1) == ["Third one."]
+
+
+def test_data_without_sentences_is_cut_into_short_pieces():
+    pairs = [f'"key-{number}": "{number * 7919 % 10007:05d}-{number}",' for number in range(400)]
+    for between in (" ", "\n"):
+        text = between.join(pairs)
+        cut = split(text, text.index('"key-200"'), text.index('"key-203"'))
+        assert all(len(piece) <= ENTRY_CHARS for piece in cut)
+        assert any(pairs[200] in piece for piece in cut)
 
 
 def test_a_long_piece_is_cut_at_its_lines():
