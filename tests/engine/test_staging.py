@@ -38,7 +38,7 @@ class LateStaging(Staging):
         for target in targets:
             target.fill_(float("nan") if target.is_floating_point() else -(10**6))
 
-    def upload(self, host: Sequence[Tensor], put: Callable[..., None]) -> int:
+    def upload(self, host: Sequence[Tensor], put: Callable[..., object]) -> int:
         self.marks += 1
         self.bytes_up += sum(x.nbytes for x in host)
         self.uploads[self.marks] = lambda: put(*host)
