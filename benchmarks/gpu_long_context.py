@@ -193,7 +193,7 @@ def kernel_row(trial: Trial, engine: Engine, ceilings: Ceilings) -> dict[str, An
 
 
 def attention_trials(engine: Engine) -> Iterator[Trial]:
-    """One execution block: its window, its units, both with initial keys; a decode step."""
+    """A block: its window, its units, all that it attends; four blocks at once; a decode step."""
     import torch
 
     from infllm.kernels.attend import attend
@@ -207,21 +207,22 @@ def attention_trials(engine: Engine) -> Iterator[Trial]:
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, device=engine.device, dtype=engine.dtype)
 
-    def query(n: int) -> torch.Tensor:
-        return random(1, h, n, d)
+    def query(n: int, blocks: int = 1) -> torch.Tensor:
+        return random(blocks, h, n, d)
 
     def window(q: torch.Tensor) -> Part:
-        n = near - 1 + q.shape[2]
-        return Part(q, random(1, hkv, n, d), random(1, hkv, n, d), band=Band(near - 1, 0, near))
+        shape = (q.shape[0], hkv, near - 1 + q.shape[2], d)
+        return Part(q, random(*shape), random(*shape), band=Band(near - 1, 0, near))
 
     pages = random(cfg.max_cached_block, 2, hkv, cfg.block_size, d)
     table = torch.randperm(cfg.max_cached_block, device=engine.device)[None, None, : cfg.topk]
 
     def units(q: torch.Tensor) -> Part:
-        return Part(q, pages[:, 0], pages[:, 1], table=table)
+        return Part(q, pages[:, 0], pages[:, 1], table=table.expand(q.shape[0], -1, -1))
 
     def init(q: torch.Tensor) -> Part:
-        return Part(q, random(1, hkv, cfg.n_init, d), random(1, hkv, cfg.n_init, d))
+        shape = (q.shape[0], hkv, cfg.n_init, d)
+        return Part(q, random(*shape), random(*shape))
 
     def trial(name: str, parts: list[Part], keys: int, n: int, passes: int = 4) -> Trial:
         flop = float(passes) * h * d * n * keys
@@ -237,6 +238,9 @@ def attention_trials(engine: Engine) -> Iterator[Trial]:
     watched = dataclasses.replace(near_part, mass="column")
     more = trial("block with mass", [watched, init_part, unit_part], all_keys, t)
     yield dataclasses.replace(more, flop=more.flop + 2.0 * h * d * t * near)
+    four = query(t, 4)
+    more = trial("four blocks at once", [window(four), init(four), units(four)], all_keys, t)
+    yield dataclasses.replace(more, flop=4 * more.flop, bytes=4 * more.bytes)
     yield trial("decode step", [window(one), init(one), units(one)], all_keys, 1)
 
 

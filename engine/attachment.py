@@ -253,10 +253,10 @@ def run_policy(
     policy.begin(q, k, v, call)
     n = q.shape[2]
     out = q.new_empty(q.shape[0], n, q.shape[1], v.shape[-1])
-    for start in range(0, n, policy.query_block):
-        stop = min(start + policy.query_block, n)
+    for start, stop in policy.spans(n):
         o, masses = attend(policy.parts(start, stop), scale, softcap, sink)
-        out[:, start:stop] = o.transpose(1, 2)
+        block = out[:, start:stop]
+        block.copy_(o.transpose(1, 2).reshape(block.shape))
         policy.update(start, stop, masses)
     policy.end()
     return out

@@ -32,7 +32,7 @@ class Staging:
         """Uploads from now on come after all that the device was told so far, and may write to
         `targets`, which live as long as any of them."""
 
-    def upload(self, host: Sequence[Tensor], put: Callable[..., None]) -> Any:
+    def upload(self, host: Sequence[Tensor], put: Callable[..., object]) -> Any:
         """Bring host tensors from `empty` to the device and call `put` with them there.
 
         Returns a mark for `wait`.
@@ -86,7 +86,7 @@ class CudaStaging(Staging):
         for target in targets:
             target.record_stream(self._up)
 
-    def upload(self, host: Sequence[Tensor], put: Callable[..., None]) -> torch.cuda.Event:
+    def upload(self, host: Sequence[Tensor], put: Callable[..., object]) -> torch.cuda.Event:
         with torch.cuda.stream(self._up):
             put(*(x.to(self.device, non_blocking=True) for x in host))
             event = self._up.record_event()

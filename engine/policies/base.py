@@ -42,9 +42,19 @@ class Policy(abc.ABC):
     def begin(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:
         """Take in q [B, H, T, D] and k, v [B, Hkv, T, D], not rotated."""
 
+    def spans(self, tokens: int) -> list[tuple[int, int]]:
+        """Queries (start, stop) that `parts` and `update` are asked for, in order, by a call of
+        `tokens` tokens."""
+        size = self.query_block
+        return [(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+
     @abc.abstractmethod
     def parts(self, start: int, stop: int) -> list[Part]:
-        """What queries `start` to `stop - 1` of the call attend."""
+        """What queries `start` to `stop - 1` of the call attend.
+
+        Parts of one sequence may have E blocks of queries, each with keys of its own, in place of
+        the batch: E * T = stop - start.
+        """
 
     def update(self, start: int, stop: int, masses: list[Tensor | None]) -> None:  # noqa: B027
         """Account for a computed block; `masses` belong to its parts."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from infllm.engine.config import ModelConfig
     from infllm.engine.layer import Call, Layer
 
+TOGETHER = 4  # execution blocks in one launch, at most: the units of the next ones come meanwhile
+
 
 @dataclass(frozen=True, eq=False)
 class Lookup:
@@ -77,6 +79,7 @@ class InfLLM(Policy):
         self.held: Tensor | None = None  # units of the last lookup by more than one token
         self.visible = 0  # units that lookups of this group may choose (chunk_topk_calc)
         self.record: list[Lookup | Cut] | None = None
+        self._chosen: Tensor | None = None  # by the block under way
 
     @property
     def n_init(self) -> int:
@@ -118,6 +121,33 @@ class InfLLM(Policy):
         if self.units.n > cfg.topk and self.faiss is None and not self._by_keys:
             self._scores = self.units.scores(self._query, 0, self._scored, per_head=cfg.perhead)
         self._pages = self._ask_early(t) if b == 1 else None
+        self._together = self._may_go_together(t)
+        if self._together:
+            self._cut((self._past + t - cfg.n_local) // cfg.block_size)
+
+    def _may_go_together(self, tokens: int) -> bool:
+        """Whether no block of a call of `tokens` tokens depends on what another one attends.
+
+        Scores by `dot` come from queries alone. Blocks must also look alike: window and initial
+        tokens full, lookups that find topk units, and whole units made by each.
+        """
+        cfg, size = self.config, self.query_block
+        return (
+            self._pages is not None
+            and self._scores is not None
+            and cfg.repr_score == "dot"
+            and not self._call.watch_units
+            and self.n_init == cfg.n_init
+            and self._past >= cfg.n_local
+            and tokens % size == 0
+            and size % cfg.block_size == 0
+        )
+
+    def spans(self, tokens: int) -> list[tuple[int, int]]:
+        if not self._together:
+            return super().spans(tokens)
+        step = TOGETHER * self.query_block
+        return [(start, min(start + step, tokens)) for start in range(0, tokens, step)]
 
     def _ask_early(self, tokens: int) -> CallPages | None:
         """Pages for a call of `tokens` tokens whose lookups are as good as known, where it pays."""
@@ -156,6 +186,8 @@ class InfLLM(Policy):
         return means.transpose(1, 2)
 
     def parts(self, start: int, stop: int) -> list[Part]:
+        if self._together:
+            return self._parts_together(start, stop)
         cfg = self.config
         first = self._past + start  # index of the block's first query in _k
         low = max(self._rest, first - cfg.n_local + 1)
@@ -171,14 +203,7 @@ class InfLLM(Policy):
         ]  # fmt: skip
         exact = cfg.far_position == "exact"
         q_far = q if exact else self._q_far[:, :, start:stop]
-        rope = self.layer.rotary.rope if exact else None
-        if self.init_k is not None:
-            assert self.init_v is not None
-            origin = None
-            if exact:  # filled, not copied: a copy makes the host wait
-                origin = torch.full((), -self._position(0), dtype=torch.int64, device=q.device)
-            init_k = self.init_k if exact else self.layer.rotary.at(self.init_k, 0)
-            parts.append(Part(q_far, init_k, self.init_v, rope=rope, first=origin))
+        parts += self._init_parts(q_far)
         behind = []
         waiting = self._past + stop - cfg.n_local  # tokens of _k that some query sees as far
         if waiting > self._rest:
@@ -198,17 +223,96 @@ class InfLLM(Policy):
             else:
                 pages, table = self._pages.table(start // self.query_block, self._chosen)
             watched = self._call.watch_units or cfg.cache_strategy == "lru-s"
-            k_pages = pages[:, 0]
-            if not exact and self.layer.rotary.rope.scale != 1.0:
-                k_pages = self.layer.rotary.at(k_pages, 0)
-            parts.append(
-                Part(
-                    q_far, k_pages, pages[:, 1], table=table, rope=rope,
-                    first=self._unit_start(self._chosen) - self._position(0) if exact else None,
-                    mass="page" if watched else None,
-                )
-            )  # fmt: skip
+            parts.append(self._unit_part(q_far, pages, table, self._chosen, watched))
         return [*parts, *behind]
+
+    def _init_parts(self, q: Tensor) -> list[Part]:
+        """The initial tokens, as far as there are any, for far queries [B or E, H, T, D]."""
+        if self.init_k is None:
+            return []
+        assert self.init_v is not None
+        exact = self.config.far_position == "exact"
+        k = self.init_k if exact else self.layer.rotary.at(self.init_k, 0)
+        k, v = (x.expand(q.shape[0], -1, -1, -1) for x in (k, self.init_v))
+        if not exact:
+            return [Part(q, k, v)]
+        # Filled, not copied: a copy makes the host wait.
+        first = torch.full((), -self._position(0), dtype=torch.int64, device=q.device)
+        return [Part(q, k, v, rope=self.layer.rotary.rope, first=first)]
+
+    def _unit_part(
+        self, q: Tensor, pages: Tensor, table: Tensor, chosen: Tensor, watched: bool
+    ) -> Part:
+        """Units `chosen` [B or E, G, n], by their pages [P, 2, Hkv, block_size, D]."""
+        exact = self.config.far_position == "exact"
+        rotary = self.layer.rotary
+        k = pages[:, 0]
+        if not exact and rotary.rope.scale != 1.0:
+            k = rotary.at(k, 0)
+        return Part(
+            q, k, pages[:, 1], table=table, rope=rotary.rope if exact else None,
+            first=self._unit_start(chosen) - self._position(0) if exact else None,
+            mass="page" if watched else None,
+        )  # fmt: skip
+
+    def _parts_together(self, start: int, stop: int) -> list[Part]:
+        """Parts of several blocks of queries in place of the batch: keys and values are views."""
+        cfg, size = self.config, self.query_block
+
+        def blocks(x: Tensor, first: int, n: int) -> Tensor:
+            """[E, heads, n, D] of x [1, heads, S, D]: n rows for each block, `first` on for the
+            call's first block."""
+            rows = x[0, :, first + start : first + stop - size + n]
+            return rows.unfold(1, n, size).permute(1, 0, 3, 2)
+
+        q = blocks(self._q_near, 0, size)
+        exact = cfg.far_position == "exact"
+        q_far = q if exact else blocks(self._q_far, 0, size)
+        oldest, n_near = self._past - cfg.n_local + 1, cfg.n_local - 1 + size
+        n_behind = self._past + size - cfg.n_local  # from the block's first waiting token on
+        k_far = self._k_near if exact else self._k_far
+        chosen = self._look_up_together(start // size, stop // size)
+        assert self._pages is not None
+        pages, table = self._pages.table(stop // size - 1, chosen)
+        return [
+            Part(
+                q, blocks(self._k_near, oldest, n_near), blocks(self._v, oldest, n_near),
+                band=Band(cfg.n_local - 1, 0, cfg.n_local),
+            ),
+            *self._init_parts(q_far),
+            self._unit_part(q_far, pages, table, chosen, watched=False),
+            Part(
+                q_far, blocks(k_far, 0, n_behind), blocks(self._v, 0, n_behind),
+                band=Band(self._past, cfg.n_local),
+            ),
+        ]  # fmt: skip
+
+    def _look_up_together(self, first: int, last: int) -> Tensor:
+        """Units of the call's blocks `first` to `last - 1`: int64 [E, G, topk].
+
+        All units of the call are made already; a block sees those that blocks before it made.
+        """
+        cfg, units = self.config, self.units
+        assert units is not None
+        assert self._scores is not None
+        query, old = self._query[:, first:last], self._scored
+        made = torch.arange(units.n - old, device=self.layer.device)
+        each = self.query_block // cfg.block_size
+        block = torch.arange(first, last, device=self.layer.device)
+        fresh = units.scores(query, old, units.n, per_head=cfg.perhead)  # [1, E, G, made]
+        hidden = made >= block[:, None] * each
+        fresh = fresh.masked_fill(hidden[:, None], float("-inf"))
+        chosen = top_units(torch.cat([self._scores[:, first:last], fresh], dim=-1), cfg.topk)[0]
+        self.visible = old + (last - 1) * each
+        self.held = chosen[-1:]
+        if self.record is not None:
+            for i, one in enumerate(chosen, start=first):
+                p = self._position(self._past) + i * self.query_block
+                seen = old + i * each
+                self.record.append(Lookup(p, p + self.query_block, seen, one[None]))
+        if cfg.perhead and chosen.shape[1] != self.layer.n_heads:
+            chosen = chosen.repeat_interleave(self.layer.n_heads // chosen.shape[1], dim=1)
+        return chosen
 
     def _position(self, index: int) -> int:
         """Position from the session's start of the token at `index` of _k."""
@@ -286,6 +390,10 @@ class InfLLM(Policy):
         return self.units.log_masses(rotary.at(self._q_far, 0), others, n, how, groups)
 
     def update(self, start: int, stop: int, masses: list[Tensor | None]) -> None:
+        if self._together:
+            assert self._pages is not None
+            self._pages.load(stop // self.query_block + TOGETHER - 1)
+            return
         if masses[0] is not None:
             self._account[:, :, self._near] += masses[0]
         self._note_unit_mass(masses)
@@ -373,7 +481,8 @@ class InfLLM(Policy):
         del self._k, self._v, self._k_near, self._k_far, self._q_near, self._q_far
         assert self.units is not None
         self.units.close_call()
-        del self._account, self._query, self._scores, self._chosen, self._call, self._pages
+        del self._account, self._query, self._scores, self._call, self._pages
+        self._chosen = None
 
     def fork(self) -> Self:
         other = super().fork()

@@ -17,6 +17,7 @@ from infllm.engine.attachment import run_policy
 from infllm.engine.config import ModelConfig
 from infllm.engine.layer import Call, Layer, Rotary
 from infllm.engine.policies import InfLLM
+from infllm.engine.policies.inf_llm import Cut, Lookup
 from infllm.engine.staging import Staging
 from infllm.kernels.rotate import Rope
 from tests.engine.served import SMALL_MEMORY, Served, serve
@@ -38,7 +39,7 @@ class LateStaging(Staging):
         for target in targets:
             target.fill_(float("nan") if target.is_floating_point() else -(10**6))
 
-    def upload(self, host: Sequence[Tensor], put: Callable[..., None]) -> int:
+    def upload(self, host: Sequence[Tensor], put: Callable[..., object]) -> int:
         self.marks += 1
         self.bytes_up += sum(x.nbytes for x in host)
         self.uploads[self.marks] = lambda: put(*host)
@@ -67,7 +68,6 @@ def late(monkeypatch: pytest.MonkeyPatch) -> LateStaging:
 
 VARIANTS: list[dict[str, Any]] = [
     {},
-    {"repr_score": "dot"},
     {"repr_heads": "group"},
     {"perhead": True},
     {"far_position": "exact"},
@@ -136,6 +136,54 @@ def test_units_of_several_blocks_are_brought_once(late: LateStaging, llama: Serv
     assert stats.cache_misses * page <= late.bytes_up <= stats.cache_misses * page + places
 
 
+# ---- blocks that do not depend on each other --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {},
+        {"far_position": "exact"},
+        {"perhead": True},
+        {"repr_heads": "group"},
+        {"kv_dtype": "int8"},
+        {"n_init": 0},
+        {"n_local": 19, "exc_block_size": 16},
+    ],
+    ids=str,
+)
+def test_blocks_attended_together_are_as_one_by_one(
+    variant: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same lookups and the same units; outputs within the error of another order of sums."""
+    settings = {**SMALL_MEMORY, "repr_score": "dot", "kv_dtype": "fp32", **variant}
+    answers, records, spans = [], [], []
+    for staging in (Staging(), LateStaging()):
+        monkeypatch.setattr(units_module, "make_staging", lambda device, s=staging: s)
+        policy = InfLLM(ModelConfig(**settings), layer())
+        policy.record = []
+        out = []
+        for start, stop in ((0, 80), (80, 160), (160, 240), (240, 253), (253, 333)):
+            g = torch.Generator().manual_seed(start)
+            q, k, v = (torch.randn(1, heads, stop - start, 16, generator=g) for heads in (4, 2, 2))
+            out.append(run_policy(policy, q, k, v, Call(start, start), 0.25))
+            spans.append(policy.spans(stop - start))
+        answers.append(torch.cat(out, dim=1))
+        records.append(policy.record)
+    assert any(stop - start > policy.query_block for pairs in spans for start, stop in pairs)
+    torch.testing.assert_close(*answers, atol=2e-6, rtol=1e-5)
+    looks, others = ([x for x in found if isinstance(x, Lookup)] for found in records)
+    assert [(x.start, x.stop, x.n_units) for x in looks] == [
+        (x.start, x.stop, x.n_units) for x in others
+    ]
+    for one, other in zip(looks, others, strict=True):
+        assert torch.equal(one.chosen, other.chosen)
+    vectors = [
+        torch.cat([x.vector for x in found if isinstance(x, Cut)], dim=2) for found in records
+    ]
+    assert torch.equal(*vectors)
+
+
 # ---- the host does not wait ---------------------------------------------------------------------
 
 WAITS = (
@@ -198,12 +246,12 @@ def run_policy_without_attending(
 ) -> None:
     """A call as `run_policy` makes it; PyTorch's attention on a CPU looks at what it computes."""
     policy.begin(q, k, v, Call(start, start))
-    for first in range(0, q.shape[2], policy.query_block):
-        parts = policy.parts(first, first + policy.query_block)
+    for first, last in policy.spans(q.shape[2]):
+        parts = policy.parts(first, last)
         masses = [
             torch.rand(1, 4, part.n_keys) if part.mass == "column" else None for part in parts
         ]
-        policy.update(first, first + policy.query_block, masses)
+        policy.update(first, last, masses)
     policy.end()
 
 
