@@ -44,6 +44,7 @@ class Data(BaseModel):
     fields: the prompt's fields, of the record. turns: the list of questions over one context,
     whose `turn_fields`, answers and options are then looked up in each turn.
     options: the choices; an answer is then its text and its letter. extra: what metrics need.
+    meta: what reports may group by.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,6 +58,7 @@ class Data(BaseModel):
     turn_fields: dict[str, str | Pick] = {}
     options: str | None = None
     extra: dict[str, str] = {}
+    meta: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _turn_fields_need_turns(self) -> Self:
@@ -150,9 +152,9 @@ def _sample(task: "Task", record: Record, completion: bool) -> Sample:
             raise _Malformed(f"{at}{error.field}", str(error)) from error
         turns.append(Turn(tail.format_map({**fields, **own}), answers, extra))
     name = record.fields.get(data.id)
-    return Sample(
-        record.where if name is None else str(name), head.format_map(fields), context, tuple(turns)
-    )
+    name = record.where if name is None else str(name)
+    meta = {key: _text(_get(record.fields, path), path) for key, path in data.meta.items()}
+    return Sample(name, head.format_map(fields), context, tuple(turns), meta)
 
 
 def _asked(data: Data, fields: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

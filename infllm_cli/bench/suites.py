@@ -151,12 +151,14 @@ class Task(_Model):
 class Hub(_Model):
     """Where a suite's files are published; without `revision` the newest is pinned when fetched.
 
-    files: paths or patterns in the repository; an archive is unpacked.
+    files: paths or patterns in the repository; an archive is unpacked. sha256: of files, where
+    known beforehand; all others are checked against the sums that the hub gives.
     """
 
     repository: str
     revision: str | None = None
     files: list[str]
+    sha256: dict[str, str] = {}
 
 
 class Suite(_Model):
