@@ -1,0 +1,13 @@
+"""`infllm bench`: the field's benchmarks."""
+
+import typer
+
+from infllm.cli.commands.bench_suites import fetch, list_suites
+
+app = typer.Typer(
+    help="Run the field's benchmarks and report the results.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+app.command("list")(list_suites)
+app.command("fetch")(fetch)
