@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PROBE = 4096  # characters whose tokens are counted first, to know how many a token takes
 NEAR = 0.996  # share of the budget at which a context is long enough
 ROUNDS = 10
-DRAWS = 10  # until nothing hidden occurs in the haystack by itself
+DRAWS = 10  # until all fits, and nothing hidden occurs in the haystack by itself
 
 
 def generate(
@@ -46,7 +46,12 @@ def _sample(
     name = f"{length}-{index:03d}"
     for draw in range(DRAWS):
         fill = generator.plan(Random(f"{cell} {index} {draw}"), order)
-        made, tokens = _fitted(task, source, fill, length)
+        try:
+            made, tokens = _fitted(task, source, fill, length)
+        except UsageError:
+            if draw == DRAWS - 1:
+                raise
+            continue  # a story of fewer facts may fit
         astray = [text for text, times in made.planted.items() if made.context.count(text) != times]
         if not astray:
             head, tails = _rendered(task, source, made)
