@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from infllm.cli.bench import fetch as fetching
+from infllm.cli.bench.suites import Hub
+from infllm.cli.errors import InfllmError
 
 
 def test_list(infllm):
@@ -134,7 +136,36 @@ def test_small_files_are_checked_by_the_sum_of_git(tmp_path):
     assert not fetching._right(path, file)
 
 
-def test_the_wheel_would_hold_what_the_list_reads():
-    from infllm.cli.bench.suites import FOLDER
+def test_what_the_hub_says_of_its_files(monkeypatch):
+    """Large files have a SHA-256 there, small ones git's sum; a sum known here must be the same."""
+    import huggingface_hub
 
-    assert len(list(FOLDER.glob("*/*.yaml"))) >= 62
+    siblings = [
+        SimpleNamespace(rfilename="data.json", lfs=SimpleNamespace(size=9, sha256="aa"), size=9),
+        SimpleNamespace(rfilename="more.json", lfs=None, size=3, blob_id="bb"),
+        SimpleNamespace(rfilename="README.md", lfs=None, size=3, blob_id="cc"),
+    ]
+    info = SimpleNamespace(sha="c0ffee", siblings=siblings)
+    api = SimpleNamespace(dataset_info=lambda name, revision, files_metadata: info)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
+    hub = Hub(repository="a/b", files=["*.json"])
+    assert fetching._look_up(hub) == (
+        "c0ffee",
+        [fetching.Remote("data.json", 9, "aa", "sha256"),
+         fetching.Remote("more.json", 3, "bb", "git")],
+    )  # fmt: skip
+    with pytest.raises(InfllmError, match="not the file known here"):
+        fetching._look_up(hub.model_copy(update={"sha256": {"data.json": "dd"}}))
+    with pytest.raises(InfllmError, match="no file like"):
+        fetching._look_up(hub.model_copy(update={"files": ["*.zip"]}))
+
+
+def test_a_hub_that_cannot_be_reached(infllm, monkeypatch, tmp_path):
+    def fail(hub):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(fetching, "_look_up", fail)
+    result = infllm("bench", "fetch", "infinitebench", "--data", tmp_path)
+    assert result.code == 5
+    assert "the Hugging Face hub cannot be reached: no route" in result.err
+    assert "kv_retrieval.jsonl" in result.err
