@@ -33,6 +33,17 @@ def test_list_one_suite(infllm):
     assert result.err.startswith("local: Retrieval at any length")
 
 
+def test_list_a_task_of_ones_own(infllm, tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "{title: t, version: 1, source: here, prompt: '{context} {q}', answer_tokens: 8,"
+        " metric: qa_f1, data: {files: [own.jsonl], fields: {q: input}}}"
+    )
+    result = infllm("bench", "list", path)
+    assert result.code == 0
+    assert result.out.splitlines()[1].split()[1:] == ["qa_f1", "own.jsonl", "8"]
+
+
 def test_list_as_json(infllm):
     fields = json.loads(infllm("bench", "list", "infinitebench", "--json").out)
     assert (fields["schema"], fields["command"]) == (1, "bench list")
