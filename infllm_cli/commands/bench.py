@@ -2,11 +2,14 @@
 
 import typer
 
+from infllm.cli.commands.bench_suites import fetch, list_suites
 from infllm.cli.commands.speed import speed
 
 app = typer.Typer(
-    help="Measure models with a memory.",
+    help="Run the field's benchmarks, report the results, and measure speed.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
+app.command("list")(list_suites)
+app.command("fetch")(fetch)
 app.command("speed")(speed)
