@@ -17,7 +17,9 @@ from typing import Any
 from infllm.cli.errors import InfllmError, UsageError
 from infllm.engine.storage import create, fsync, lock, replace, sync_folder, unlink, write
 
+FORMAT = 1  # of the manifest and of the records
 MANIFEST = "manifest.json"
+TEMPORARY = f".{MANIFEST}.tmp"
 TIMINGS = "timings.jsonl"
 LOCK = "lock"
 APPEND = os.O_CREAT | os.O_WRONLY | os.O_APPEND
@@ -122,7 +124,7 @@ def repair_lines(path: Path) -> None:
 
 
 def _records(path: Path, data: bytes) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(data.splitlines(), 1):
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):
         try:
             record = json.loads(line)
             if not isinstance(record["id"], str) or not ("failed" in record or "scores" in record):
@@ -194,9 +196,6 @@ class ResultFolder:
         return ResultFile(result_path(self.path, policy, suite, task))
 
 
-TEMPORARY = f".{MANIFEST}.tmp"
-
-
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder of results.
 
@@ -218,17 +217,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_results(folder: Path) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
-    """Policy, `suite.task` and records of every file of a folder, read without touching it.
+    """Policy, `suite:task` and records of every file of a folder, read without touching it.
 
     A last line that was cut is left out. Raises UsageError as `ResultFile`.
     """
     for path in sorted(folder.glob("*/*.jsonl")):
         data = path.read_bytes()
         records = {r["id"]: r for r in _records(path, data[: data.rfind(b"\n") + 1])}
-        yield path.parent.name, path.name.removesuffix(".jsonl"), list(records.values())
-
-
-FORMAT = 1
+        yield path.parent.name, path.stem.replace(".", ":", 1), list(records.values())
 
 
 def disk_error(error: OSError, folder: Path) -> InfllmError:
