@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infllm.cli.errors import ModelMissing
 
 if TYPE_CHECKING:
     from infllm.engine.config import Config
-    from infllm.engine.tokenizer import TextTokenizer
+    from infllm.engine.tokenizer import TextTokenizer, Tokenizer
 
 KV_OF_DTYPE = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 # A rough guess, not calibrated: the part of a large matrix product's throughput that a whole
@@ -64,15 +65,23 @@ def load_tokenizer(config: "Config") -> "TextTokenizer":
     Raises:
         ModelMissing: it is not on this machine and could not be fetched.
     """
-    from infllm.engine.tokenizer import TextTokenizer, Tokenizer
+    from infllm.engine.tokenizer import TextTokenizer
     from infllm.engine.tokenizer_folder import read_tokenizer
 
     path = config.model.tokenizer_path or config.model.path
     core = read_tokenizer(path)
     if core is not None:
         return TextTokenizer(core)
+    return load_chat_tokenizer(config)
+
+
+def load_chat_tokenizer(config: "Config") -> "Tokenizer":
+    """The tokenizer with its chat template, which needs transformers; raises as `load_tokenizer`."""
     from transformers import AutoTokenizer
 
+    from infllm.engine.tokenizer import Tokenizer
+
+    path = config.model.tokenizer_path or config.model.path
     try:
         return Tokenizer(AutoTokenizer.from_pretrained(path, revision=config.model.revision))
     except (OSError, ValueError) as error:
@@ -167,6 +176,7 @@ def _keys(settings: Any, shape: _Shape, tokens: int) -> float:
     return min(tokens / 2, window)
 
 
+@cache
 def _matmul_speed(device: str, dtype: str) -> float:
     """Floating-point operations a second of a square matrix product, measured in a moment."""
     from infllm.engine.device import cpu_has_bfloat16

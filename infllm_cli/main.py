@@ -10,6 +10,7 @@ import typer
 
 from infllm.cli.commands import (
     ask,
+    bench,
     chat,
     doctor,
     index,
@@ -45,6 +46,7 @@ app.command("summarize")(summarize.summarize)
 app.command("passkey")(passkey.passkey)
 app.command("ppl")(ppl.ppl)
 app.command("perplexity", hidden=True)(ppl.ppl)
+app.add_typer(bench.app, name="bench")
 app.command("inspect")(inspect.inspect)
 app.add_typer(presets.app, name="presets")
 app.command("doctor")(doctor.doctor)

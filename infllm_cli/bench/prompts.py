@@ -1,12 +1,13 @@
 """A sample as token ids: the prompts that a model is given, exactly."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from infllm.cli.bench.sample import Sample
 from infllm.cli.reading import kept_ranges
 
 if TYPE_CHECKING:
+    from infllm.cli.bench.source import Source
     from infllm.engine.config import Config
     from infllm.engine.tokenizer import Tokenizer
 
@@ -33,6 +34,24 @@ class EncodedSample:
     def kept(self) -> int:
         """Tokens that are read: those given without the truncated ones."""
         return self.given - self.truncated
+
+
+def fitted_sources(
+    source: "Source", tokenizer: "Tokenizer", config: "Config"
+) -> dict[bool, "Source"]:
+    """The source of samples for this model: of tasks with a chat template (True) and without.
+
+    Raises ConfigError: a chat template that fails.
+    """
+    from infllm.engine.prompt import chat_template, wrap_text
+
+    completion = chat_template(tokenizer, config) is None
+    fitted = {}
+    for chat in (True, False):
+        empty = wrap_text(tokenizer, config, "", "", chat)
+        around = len(empty.head_ids) + len(empty.tail_ids)
+        fitted[chat] = replace(source, tokenizer=tokenizer, around=around, completion=completion)
+    return fitted
 
 
 def encode_sample(

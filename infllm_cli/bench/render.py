@@ -23,7 +23,7 @@ def tables(
 
     Raises UsageError as `Report.differences`.
     """
-    scoring = ", the suites' own scoring" if report.scoring == "official" else ""
+    scoring = "" if report.scoring == "corrected" else f", {report.scoring} scoring"
     found = {
         f"Score in %, with its 95% interval{scoring}": score_table(report),
         "Score in % by length in tokens": length_table(report),

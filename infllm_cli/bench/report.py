@@ -68,7 +68,7 @@ class Report:
     failures: list[dict[str, str]]
     unlike: list[str]  # why some results are no fair comparison, a sentence each
     _apart: frozenset[tuple[str, str, str]]  # task and two methods that have other samples
-    scoring: str
+    scoring: str  # corrected, official, or both
 
     def suite_mean(self, suite: str, method: str) -> Mean | None:
         """Over the suite's tasks, each counting alike; None where a task has no score."""
@@ -151,7 +151,7 @@ def load_report(
     names = sorted({task for task, _ in cells}, key=_natural)
     methods = sorted(source, key=lambda m: (list(manifests).index(source[m]), _policy_rank(m)))
     apart, unlike = _compare(manifests, names, methods, source)
-    scoring = "official" if any(m["scoring"] == "official" for m in manifests.values()) else "ours"
+    scoring = " and ".join(sorted({manifest["scoring"] for manifest in manifests.values()}))
     return Report(names, methods, cells, failures, unlike, apart, scoring)
 
 

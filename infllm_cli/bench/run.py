@@ -1,12 +1,12 @@
 """A benchmark's run: which samples are left, who examines them, and where the results go."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from infllm.cli.bench.examine import Job, Outcome
 from infllm.cli.bench.results import TIMINGS, ResultFile, ResultFolder, append_line
-from infllm.cli.bench.sample import BadSample
+from infllm.cli.bench.sample import BadSample, Sample
 
 if TYPE_CHECKING:
     from infllm.cli.bench.suites import Source, Task
@@ -42,17 +42,23 @@ class Failure:
 
 @dataclass
 class Run:
-    """Tasks under policies, with results in a folder. `limit` counts samples of each task."""
+    """Tasks under policies, with results in a folder.
+
+    `sources` are those of tasks with a chat template (True) and without; `limit` counts samples
+    of each task. `found` hears of each sample and of how many policies it has results already.
+    """
 
     tasks: Sequence["Task"]
     policies: Sequence[str]
-    source: "Source"
+    sources: Mapping[bool, "Source"]
     limit: int | None
     folder: ResultFolder
+    found: Callable[[Sample | BadSample, int], None] = lambda sample, kept: None
     kept: int = 0  # results of earlier runs
     made: int = 0  # results of this one
     _files: dict[tuple[str, str], ResultFile] = field(default_factory=dict)
     _order: dict[str, list[str]] = field(default_factory=dict)
+    _bad: list[Outcome] = field(default_factory=list)
 
     def go(self, examiner: Examines) -> Iterator[Outcome]:
         """Every outcome of this run, when it is on the disk.
@@ -74,14 +80,14 @@ class Run:
             file.finish(self._order[name])
 
     def _jobs(self) -> Iterator[Job]:
-        self._bad: list[Outcome] = []
         for task in self.tasks:
             name = task.id
             order = self._order[name] = []
-            for sample in task.samples(self.source, self.limit):
+            for sample in task.samples(self.sources[task.chat], self.limit):
                 order.append(sample.id)
                 left = tuple(p for p in self.policies if sample.id not in self._files[name, p].done)
                 self.kept += len(self.policies) - len(left)
+                self.found(sample, len(self.policies) - len(left))
                 if isinstance(sample, BadSample):
                     record = {"id": sample.id, "failed": sample.why, "where": sample.where}
                     self._bad += [Outcome(task, policy, record) for policy in left]
@@ -107,6 +113,6 @@ class Run:
         return [
             Failure(name, policy, record["id"], record["failed"], record.get("where", ""))
             for (name, policy), file in self._files.items()
-            for record in file.records.values()
-            if "failed" in record
+            for record in map(file.records.get, self._order.get(name, []))
+            if record is not None and "failed" in record
         ]
