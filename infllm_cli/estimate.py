@@ -76,7 +76,7 @@ def load_tokenizer(config: "Config") -> "TextTokenizer":
 
 
 def load_chat_tokenizer(config: "Config") -> "Tokenizer":
-    """The tokenizer with its chat template, which needs transformers; raises as `load_tokenizer`."""
+    """The tokenizer with its chat template, by transformers; raises as `load_tokenizer`."""
     from transformers import AutoTokenizer
 
     from infllm.engine.tokenizer import Tokenizer

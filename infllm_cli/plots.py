@@ -99,7 +99,7 @@ def draw_needles(
         image = axes.imshow(shares, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
         axes.set_title(policy, fontsize=10)
         axes.set_xticks(range(len(lengths)), [length_name(n) for n in lengths])
-        axes.set_yticks(range(len(depths)), [f"{depth:g}" for depth in depths])
+        axes.set_yticks(range(len(depths)), [f"{depth:.3g}" for depth in depths])
         axes.set_xticks([i - 0.5 for i in range(1, len(lengths))], minor=True)
         axes.set_yticks([i - 0.5 for i in range(1, len(depths))], minor=True)
         axes.grid(which="minor", color="white", linewidth=1.5)
@@ -175,8 +175,9 @@ def draw_scores(path: str, report: "Report", tasks: Sequence[str], title: str) -
         axes.tick_params(labelsize=8)
     for axes in grid.flat[len(tasks) :]:
         axes.set_visible(False)
+    for axes in grid.flat[: len(tasks)][-columns:]:  # the lowest of each column
+        axes.set_xlabel("length in tokens", fontsize=9)
     figure.suptitle(title, fontsize=11)
-    figure.supxlabel("length in tokens", fontsize=9)
     figure.supylabel("score in %, with its 95% interval", fontsize=9)
     figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", fontsize=8,

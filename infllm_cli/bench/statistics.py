@@ -62,4 +62,5 @@ def resampled(values: Sequence[float], seed: int = SEED) -> np.ndarray:
 def _interval(mean: float, draws: np.ndarray, n: int) -> Mean:
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(draws, [tail, 100 - tail])
-    return Mean(mean, float(low), float(high), n)
+    # Equal scores leave the three apart by rounding.
+    return Mean(mean, min(float(low), mean), max(float(high), mean), n)

@@ -103,11 +103,6 @@ def run(
       infllm bench run ruler:niah_single_1,vt --len 4K,16K --policy inf-llm,stream-lm -o results
       infllm bench run longbench:qasper --data longbench/ --limit 50 -o results
     """
-    from infllm.cli.bench.suites import find_tasks
-    from infllm.cli.bench.workers import check_workers
-    from infllm.cli.reading import open_config, preset_name
-    from infllm.cli.tasks.policies import parse_policies
-
     from infllm.cli.bench.source import Source
     from infllm.cli.bench.suites import find_tasks
     from infllm.cli.bench.workers import check_workers
