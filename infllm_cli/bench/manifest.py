@@ -1,6 +1,7 @@
 """What results depend on, told beside them; results of another making are never mixed in."""
 
 import hashlib
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -48,8 +49,16 @@ def describe_task(task: "Task", files: Sequence[Path]) -> dict[str, Any]:
     return {
         "version": task.version,
         "definition": hashlib.sha256(definition).hexdigest(),
-        "data": {path.name: _file_digest(path) for path in files},
+        "data": {name: _file_digest(path) for name, path in _named(files).items()},
     }
+
+
+def _named(files: Sequence[Path]) -> dict[str, Path]:
+    """Files by what tells them apart and says nothing of where they lie."""
+    if len({path.name for path in files}) == len(files):
+        return {path.name: path for path in files}
+    common = os.path.commonpath([path.parent for path in files])
+    return {path.relative_to(common).as_posix(): path for path in files}
 
 
 def _file_digest(path: Path) -> str:
