@@ -44,8 +44,8 @@ def describe_engine(engine: "Engine") -> dict[str, Any]:
 
 
 def describe_task(task: "Task", files: Sequence[Path]) -> dict[str, Any]:
-    """A task's version, the digest of all that its YAML says, and digests of its data files."""
-    definition = task.model_dump_json(exclude={"published"}).encode()
+    """A task's version, the digest of what its YAML asks, and digests of its data files."""
+    definition = task.model_dump_json(exclude={"published", "title", "source"}).encode()
     return {
         "version": task.version,
         "definition": hashlib.sha256(definition).hexdigest(),

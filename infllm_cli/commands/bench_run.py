@@ -121,6 +121,8 @@ def run(
     policies = parse_policies(policy, config.model.type)
     source = Source(data=data, lengths=wanted, count=samples, seed=seed, haystack=haystack, qa=qa)
     plan = _Plan(config, choice, tasks, policies, source, limit)
+    for task in tasks:
+        task.check_installed()
     if show_prompt is not None:
         _show_prompts(out, plan, show_prompt)
         return
