@@ -97,7 +97,7 @@ def test_table(infllm, two_policies):
         "task                          inf-llm          stream-lm\n"
         "ruler:niah        100.0 [39.8, 100.0]  50.0 [0.0, 100.0]\n"
         "ruler:vt            50.0 [0.0, 100.0]  33.3 [0.0, 100.0]\n"
-        "ruler, mean of 2   75.0 [50.0, 100.0]   41.7 [8.3, 83.3]\n"
+        "ruler, mean of 2   75.0 [50.0, 100.0]  41.7 [12.5, 75.0]\n"
         "\n"
         "Difference in points on the same samples, with its 95% interval\n"
         "task        method     against  difference        interval  samples\n"
