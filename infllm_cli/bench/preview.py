@@ -1,9 +1,10 @@
-"""What a run would do: its prompts, its tokens and its time. No weights are loaded."""
+"""What a run would do, found out before it: slips, prompts, tokens, time. Loads no weights."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from infllm.cli.bench.metrics import data_files
 from infllm.cli.bench.prompts import encode_sample, spell
 from infllm.cli.bench.sample import BadSample
 from infllm.cli.errors import InfllmError, UsageError
@@ -30,6 +31,32 @@ class Plan:
     truncated: int
     tokens: int
     seconds: dict[str, float] | None
+
+
+def check_files(tasks: Sequence["Task"], source: "Source") -> None:
+    """Find out whether the libraries and files that the tasks need are there.
+
+    Raises:
+        MissingExtra, UsageError, InfllmError: one is not; says which, and where it belongs.
+    """
+    for task in tasks:
+        task.check_installed()
+        data_files(task, source)
+        if task.generator is not None and task.generator.uses_haystack() and not source.haystack:
+            _ = source.haystack_text  # raises
+
+
+def check_lengths(tasks: Sequence["Task"], sources: Mapping[bool, "Source"]) -> None:
+    """Find out whether the tasks can be made at the shortest length.
+
+    Raises:
+        UsageError: one cannot.
+    """
+    for task in tasks:
+        if task.generator is not None:
+            source = sources[task.chat]
+            for _ in task.samples(replace(source, lengths=[min(source.lengths)]), 1):
+                pass
 
 
 def prompt_text(

@@ -45,13 +45,14 @@ def fitted_sources(
     """
     from infllm.engine.prompt import chat_template, wrap_text
 
-    completion = chat_template(tokenizer, config) is None
-    fitted = {}
-    for chat in (True, False):
+    def fitted(chat: bool) -> "Source":
         empty = wrap_text(tokenizer, config, "", "", chat)
         around = len(empty.head_ids) + len(empty.tail_ids)
-        fitted[chat] = replace(source, tokenizer=tokenizer, around=around, completion=completion)
-    return fitted
+        return replace(source, tokenizer=tokenizer, around=around, completion=completion)
+
+    completion = chat_template(tokenizer, config) is None
+    plain = fitted(False)
+    return {False: plain, True: plain if completion else fitted(True)}
 
 
 def encode_sample(

@@ -103,6 +103,7 @@ def run(
       infllm bench run ruler:niah_single_1,vt --len 4K,16K --policy inf-llm,stream-lm -o results
       infllm bench run longbench:qasper --data longbench/ --limit 50 -o results
     """
+    from infllm.cli.bench.preview import check_files
     from infllm.cli.bench.source import Source
     from infllm.cli.bench.suites import find_tasks
     from infllm.cli.bench.workers import check_workers
@@ -121,8 +122,7 @@ def run(
     policies = parse_policies(policy, config.model.type)
     source = Source(data=data, lengths=wanted, count=samples, seed=seed, haystack=haystack, qa=qa)
     plan = _Plan(config, choice, tasks, policies, source, limit)
-    for task in tasks:
-        task.check_installed()
+    check_files(tasks, source)
     if show_prompt is not None:
         _show_prompts(out, plan, show_prompt)
         return
@@ -210,6 +210,7 @@ def _tell_needs(out: Output, plan: _Plan) -> None:
 
 
 def _run(out: Output, plan: _Plan, output: Path, official: bool, workers: int) -> None:
+    from infllm.cli.bench.preview import check_lengths
     from infllm.cli.bench.results import ResultFolder, disk_error
     from infllm.cli.bench.run import Run
 
@@ -219,6 +220,7 @@ def _run(out: Output, plan: _Plan, output: Path, official: bool, workers: int) -
             stack, out, plan, official, workers, meter.advance
         )
         sources = plan.sources(tokenizer)
+        check_lengths(plan.tasks, sources)
         _write_manifest(out, plan, folder, description, sources, official)
         meter.total = _expected_tokens(out, plan, sources)
 

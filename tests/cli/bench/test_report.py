@@ -67,8 +67,16 @@ def test_a_paired_difference_is_surer_than_its_parts():
     assert difference.high - difference.low < 1e-9
 
 
+def test_equal_differences_alone_are_not_certainty():
+    better = mean_difference([1.0] * 5, [0.0] * 5)
+    assert (better.mean, better.low, better.high) == (1.0, pytest.approx(0.478, abs=1e-3), 1.0)
+    alike = mean_difference([1.0] * 5, [1.0] * 5)
+    assert (alike.mean, alike.low) == (0.0, -alike.high) != (0.0, 0.0)
+
+
 def test_each_task_of_a_suite_counts_alike():
     assert mean_of_means([[1.0] * 90, [0.0] * 10]).mean == 0.5
+    assert mean_of_means([[1.0] * 5, [1.0] * 5]) == mean_score([1.0] * 10)
 
 
 def test_failures_are_counted_and_never_averaged(two_policies):
@@ -102,7 +110,7 @@ def test_table(infllm, two_policies):
         "Difference in points on the same samples, with its 95% interval\n"
         "task        method     against  difference        interval  samples\n"
         "ruler:niah  stream-lm  inf-llm       -50.0  [-100.0, +0.0]        4\n"
-        "ruler:vt    stream-lm  inf-llm        +0.0    [+0.0, +0.0]        3\n"
+        "ruler:vt    stream-lm  inf-llm        +0.0  [-70.8, +70.8]        3\n"
         "\n"
         "Samples\n"
         "task        method     scored  failed  truncated  given  read\n"
