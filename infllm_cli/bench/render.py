@@ -27,9 +27,7 @@ def tables(
     found = {
         f"Score in %, with its 95% interval{scoring}": score_table(report),
         "Score in % by length in tokens": length_table(report),
-        "Difference in points on the same samples, with its 95% interval": difference_table(
-            report, baseline
-        ),
+        **_differences(report, baseline),
         "Samples": sample_table(report),
         "Published by others, theirs and not measured here, in %": published_table(published),
     }
@@ -38,7 +36,7 @@ def tables(
 
 def score_table(report: Report) -> Table:
     """A row a task, a column a method; suites of several tasks end in their mean."""
-    table = Table(["task", *report.methods])
+    table = Table(["task", *report.methods], whole_columns=1)
     for suite in report.suites:
         names = report.of_suite(suite)
         for task in names:
@@ -64,22 +62,22 @@ def length_table(report: Report) -> Table:
     return table
 
 
-def difference_table(report: Report, baseline: str | None) -> Table:
+def _differences(report: Report, baseline: str | None) -> dict[str, Table]:
     """A row a task and method; positive where the method is better than the baseline."""
-    table = Table(["task", "method", "against", "difference", "interval", "samples"], [], 3)
-    for difference in report.differences(baseline):
+    table = Table(["task", "method", "difference", "interval", "samples"], [], 2, 1)
+    differences = report.differences(baseline)
+    for difference in differences:
         mean = difference.mean
-        interval = f"[{_points(mean.low)}, {_points(mean.high)}]"
-        table.rows.append(
-            [difference.task, difference.method, difference.baseline, _points(mean.mean), interval,
-             count(mean.n)]
-        )  # fmt: skip
-    return table
+        interval = f"{_points(mean.low)} to {_points(mean.high)}"
+        numbers = [_points(mean.mean), interval, count(mean.n)]
+        table.rows.append([difference.task, difference.method, *numbers])
+    against = differences[0].baseline if differences else ""
+    return {f"Difference to {against} in points, sample by sample, with its 95% interval": table}
 
 
 def sample_table(report: Report) -> Table:
     """What the scores rest on: samples, failures, truncation, tokens."""
-    table = Table(["task", "method", "scored", "failed", "truncated", "given", "read"], [], 2)
+    table = Table(["task", "method", "scored", "failed", "truncated", "given", "read"], [], 2, 1)
     for cell in _ordered(report):
         numbers = [len(cell.samples), cell.failed, cell.truncated]
         numbers += [cell.tokens_given, cell.tokens_read]
@@ -170,10 +168,10 @@ def as_fields(
 
 
 def mean_text(mean: Mean | None) -> str:
-    """`80.0 [60.0, 95.0]`, in percent."""
+    """`80.0 (60.0-95.0)`, in percent."""
     if mean is None:
         return "-"
-    return f"{_percent(mean.mean)} [{_percent(mean.low)}, {_percent(mean.high)}]"
+    return f"{_percent(mean.mean)} ({_percent(mean.low)}-{_percent(mean.high)})"
 
 
 def _ordered(report: Report) -> list[Cell]:

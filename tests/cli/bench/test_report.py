@@ -102,15 +102,15 @@ def test_table(infllm, two_policies):
     assert result.code == 0
     assert result.out == (
         "Score in %, with its 95% interval\n"
-        "task                          inf-llm          stream-lm\n"
-        "ruler:niah        100.0 [39.8, 100.0]  50.0 [0.0, 100.0]\n"
-        "ruler:vt            50.0 [0.0, 100.0]  33.3 [0.0, 100.0]\n"
-        "ruler, mean of 2   75.0 [50.0, 100.0]  41.7 [12.5, 75.0]\n"
+        "task                         inf-llm         stream-lm\n"
+        "ruler:niah        100.0 (39.8-100.0)  50.0 (0.0-100.0)\n"
+        "ruler:vt            50.0 (0.0-100.0)  33.3 (0.0-100.0)\n"
+        "ruler, mean of 2   75.0 (50.0-100.0)  41.7 (12.5-75.0)\n"
         "\n"
-        "Difference in points on the same samples, with its 95% interval\n"
-        "task        method     against  difference        interval  samples\n"
-        "ruler:niah  stream-lm  inf-llm       -50.0  [-100.0, +0.0]        4\n"
-        "ruler:vt    stream-lm  inf-llm        +0.0  [-70.8, +70.8]        3\n"
+        "Difference to inf-llm in points, sample by sample, with its 95% interval\n"
+        "task        method     difference        interval  samples\n"
+        "ruler:niah  stream-lm       -50.0  -100.0 to +0.0        4\n"
+        "ruler:vt    stream-lm        +0.0  -70.8 to +70.8        3\n"
         "\n"
         "Samples\n"
         "task        method     scored  failed  truncated  given  read\n"
@@ -164,7 +164,8 @@ def test_truncated_samples_are_counted(infllm, tmp_path):
 
 def test_baseline(infllm, two_policies):
     out = infllm("bench", "report", two_policies, "--baseline", "stream-lm").out
-    assert "ruler:niah  inf-llm  stream-lm       +50.0" in out
+    assert "Difference to stream-lm in points" in out
+    assert "ruler:niah  inf-llm       +50.0" in out
     result = infllm("bench", "report", two_policies, "--baseline", "origin")
     assert result.code == 2
     assert result.err.endswith("hint: they have: inf-llm, stream-lm\n")
