@@ -4,30 +4,33 @@ import re
 from collections.abc import Iterable, Sequence
 
 _SAYS = re.compile(
-    r"\b(?:answer|option|choice)s?(?:\s+(?:would\s+be|must\s+be|is|are|was))?\s*:?\s*"
-    r"(?:option\s+|choice\s+)?\(?([A-H])\b(?![a-z'])",
-    re.IGNORECASE,
+    r"\b(?i:is|was|be|answers?|choice|choose|select)\s*:?\s*(?i:option\s+|choice\s+)?"
+    r"\(?([A-H])(?![\w'])"
 )
 _LEADS = re.compile(r"\(?([A-H])(?:[).:,]|\s*$|\s*\n)")
+_LISTED = re.compile(r"^(?:Option )?([A-H])[.):]", re.MULTILINE)
 _ALONE = re.compile(r"(?<![\w'])([A-H])(?![\w'])")
 _ARTICLE = re.compile(r"(?<![\w'])A(?=\s+[a-z])")
+_NEXT_QUESTION = re.compile(r"\n\s*Question:")
 _MARKS = str.maketrans("", "", "*`\"'#_{}[]")
 
 
 def choice_letter(answer: str) -> str | None:
     """The letter that an answer settles for, None where it names none or several.
 
-    In this order: the letter it begins with ("B", "(B)", "B. because"), the last one that it
-    calls its answer ("The correct answer is B"), the only one that stands alone in it. An "A"
-    before a word is an article.
+    In this order: the letter it begins with ("B", "(B)", "B. because"), unless it goes through
+    the choices line by line; the last one that it calls its answer ("The correct answer is B");
+    the only one that stands alone in its last line. An "A" before a word is an article, and a
+    question that the model goes on to ask is no answer.
     """
-    text = answer.translate(_MARKS).strip()
-    if leads := _LEADS.match(text):
+    text = _NEXT_QUESTION.split(answer)[0].translate(_MARKS).strip(" \t\n:.-")
+    text = _ARTICLE.sub("", text)
+    lists_choices = len(set(_LISTED.findall(text))) > 1
+    if not lists_choices and (leads := _LEADS.match(text)):
         return leads[1]
-    said = [found[1] for found in _SAYS.finditer(text) if found[1].isupper()]
-    if said:
+    if said := _SAYS.findall(text):
         return said[-1]
-    alone = set(_ALONE.findall(_ARTICLE.sub("", text)))
+    alone = set(_ALONE.findall(text.rpartition("\n")[2]))
     return alone.pop() if len(alone) == 1 else None
 
 

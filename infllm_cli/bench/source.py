@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,19 +32,24 @@ class Source:
     qa: Path | None = None
     completion: bool = False
 
-    @cached_property
+    @property
     def haystack_text(self) -> str:
         """The haystack's text, white space run together, in the order of file names.
 
         Raises:
             UsageError: none was given. DocumentError: it cannot be read.
         """
-        from infllm.cli.documents.reading import read_sources
-
         if self.haystack is None:
             raise UsageError(
                 "this task hides its needles in text of yours, and none was given",
                 "give --haystack a text file or a folder of them, a long book for instance",
             )
-        documents = read_sources([str(self.haystack)]).documents
-        return re.sub(r"\s+", " ", "\n".join(doc.text for doc in documents)).strip()
+        return _read_text(self.haystack)
+
+
+@lru_cache(maxsize=2)
+def _read_text(path: Path) -> str:
+    from infllm.cli.documents.reading import read_sources
+
+    documents = read_sources([str(path)]).documents
+    return re.sub(r"\s+", " ", "\n".join(document.text for document in documents)).strip()

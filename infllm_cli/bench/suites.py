@@ -214,11 +214,17 @@ def load_task(path: Path) -> Task:
 def find_tasks(*specs: str) -> list[Task]:
     """The tasks that `SUITE[:TASK,...]` name, each once, in the order named.
 
+    A name that ends in .yaml is the file of a task of one's own.
+
     Raises:
-        UsageError: no such suite or task; suggests the nearest name.
+        UsageError: no such suite, task or file; suggests the nearest name.
     """
     chosen: dict[str, Task] = {}
     for spec in specs:
+        if spec.endswith(".yaml"):
+            task = load_task(Path(spec))
+            chosen[task.id] = task
+            continue
         name, colon, wanted = spec.partition(":")
         tasks = _get(suites(), name.strip(), "suite", f"known suites: {', '.join(suites())}")
         names = [part.strip() for part in wanted.split(",") if part.strip()]

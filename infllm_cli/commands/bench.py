@@ -4,11 +4,14 @@ import typer
 
 from infllm.cli.commands.bench_report import report
 from infllm.cli.commands.bench_run import run
+from infllm.cli.commands.bench_suites import fetch, list_suites
 
 app = typer.Typer(
     help="Run the field's benchmarks and report the results.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
+app.command("list")(list_suites)
+app.command("fetch")(fetch)
 app.command("run")(run)
 app.command("report")(report)

@@ -51,7 +51,7 @@ class _World:
         self.tell(f"{who} {self.rng.choice(MOVES)} the {where}.")
         for thing, holder in self.holder.items():
             if holder == who:
-                self.trail[thing].append((where, len(self.facts) - 1))
+                self.trail.setdefault(thing, []).append((where, len(self.facts) - 1))
 
     def take(self, who: str, thing: str) -> None:
         self.holder[thing] = who

@@ -11,6 +11,8 @@ from infllm.cli.bench.generators.words import distinct_words
 
 SHORT = 4096  # below this many tokens RULER repeats words less often
 
+NOISE = "..."
+
 
 class CommonWords(Generator):
     """A numbered list in which `common` words occur `often` times and all others `seldom` times.
@@ -82,7 +84,7 @@ class FrequentWords(Generator):
 
     def plan(self, rng: Random, order: Order) -> Fill:
         vocabulary = max(order.length // 50, 20)
-        words: dict[str, None] = {"...": None}
+        words: dict[str, None] = {NOISE: None}
         while len(words) < vocabulary:
             words["".join(rng.choices(ascii_lowercase, k=self.letters))] = None
         ranked = list(words)
@@ -99,6 +101,8 @@ class FrequentWords(Generator):
         def fill(characters: int) -> Made:
             total = bisect_right(range(characters), characters, key=size) - 1
             entries = [w for n, w in zip(counts(total), ranked, strict=True) for _ in range(n)]
+            # Noise, whose count nobody asks for, makes up what is less than a step of the counts.
+            entries += [NOISE] * ((characters - size(total)) // (len(NOISE) + 1))
             Random(seed).shuffle(entries)
             return Made(" ".join(entries), (question,))
 

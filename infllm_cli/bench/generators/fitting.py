@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 PROBE = 4096  # characters whose tokens are counted first, to know how many a token takes
 NEAR = 0.996  # share of the budget at which a context is long enough
-ROUNDS = 8
-DRAWS = 10  # until nothing hidden occurs in the haystack by itself
+ROUNDS = 10
+DRAWS = 10  # until all fits, and nothing hidden occurs in the haystack by itself
 
 
 def generate(
@@ -46,7 +46,12 @@ def _sample(
     name = f"{length}-{index:03d}"
     for draw in range(DRAWS):
         fill = generator.plan(Random(f"{cell} {index} {draw}"), order)
-        made, tokens = _fitted(task, source, fill, length)
+        try:
+            made, tokens = _fitted(task, source, fill, length)
+        except UsageError:
+            if draw == DRAWS - 1:
+                raise
+            continue  # a story of fewer facts may fit
         astray = [text for text, times in made.planted.items() if made.context.count(text) != times]
         if not astray:
             head, tails = _rendered(task, source, made)
@@ -84,10 +89,9 @@ def _fitted(task: "Task", source: Source, fill: Fill, length: int) -> tuple[Made
         else:
             high = min(high or (characters, context), (characters, context))
         target = room - (1 - NEAR) / 3 * length
-        wanted = _next(characters, context, target, low, high)
-        if wanted == characters:
+        characters = _next(characters, context, target, low, high)
+        if low and characters <= low[0]:  # nothing lies between what fits and what does not
             break
-        characters = wanted
     if best is None:
         raise UsageError(
             f"{task.id}: {length:,} tokens are too few: what must be in the prompt, and the "
@@ -106,10 +110,14 @@ def _next(
     high: tuple[int, int] | None,
 ) -> int:
     """Characters that should take `target` tokens: by the rise between both sides, if known."""
-    if low and high and high[1] > low[1]:
+    if low is None or high is None or high[1] <= low[1]:
+        wanted = round(characters * max(target, 1) / max(tokens, 1))
+    else:
         rise = (high[0] - low[0]) / (high[1] - low[1])
-        return round(low[0] + (target - low[1]) * rise)
-    return max(1, round(characters * max(target, 1) / max(tokens, 1)))
+        wanted = round(low[0] + (target - low[1]) * rise)
+    if low and high and not low[0] < wanted < high[0]:
+        wanted = (low[0] + high[0]) // 2
+    return max(1, wanted)
 
 
 def _count(task: "Task", source: Source, made: Made) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from infllm.cli.bench.generators.base import (
     Question,
     draw_depths,
 )
-from infllm.cli.bench.generators.filler import NOISE, cut, noise, sentences
+from infllm.cli.bench.generators.filler import noise, sentences
 from infllm.cli.bench.generators.words import fresh
 
 
@@ -79,8 +79,8 @@ class Needles(Generator):
             lines = others[:taken]
             for depth, text in reversed(hidden):
                 lines.insert(round(depth * taken), text)
-            # Less than a needle is left: noise, so that a length means the same in every task.
-            rest = cut(f"{NOISE} {NOISE} {NOISE}", room - used - 1)
+            # The last one is cut short, so that a length means the same in every task.
+            rest = others[taken][: room - used - 1]
             return "\n".join([*lines, rest] if rest else lines)
 
         def fill(characters: int) -> Made:

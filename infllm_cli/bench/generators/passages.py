@@ -11,7 +11,7 @@ from infllm.cli.bench.generators.base import Fill, Generator, Made, Order, Quest
 from infllm.cli.bench.generators.filler import cut
 from infllm.cli.errors import ExitCode, InfllmError, UsageError
 
-SHORTEST = 80  # characters of a passage that is cut to fill up a context
+SHORTEST = 12  # characters of a passage that is cut to fill up a context
 
 
 @dataclass(frozen=True)

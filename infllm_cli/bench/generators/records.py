@@ -7,7 +7,7 @@ from typing import ClassVar
 from infllm.cli.bench.generators.base import Fill, Generator, Made, Order, Question
 from infllm.cli.bench.generators.words import fresh
 
-SHORTEST_PAIR = 40  # characters of an entry that fills up a JSON object
+SHORTEST_PAIR = 12  # characters of an entry that fills up a JSON object
 
 
 class KeyValue(Generator):
