@@ -25,7 +25,7 @@ from pathlib import Path
 
 from common import environment
 
-TASKS = ["ruler:niah_single_1,niah_multikey_1", "local:passkey,kv"]
+TASKS = ["ruler:niah_single_1,niah_multikey_2", "local:passkey,kv"]
 NO_PART = ("lock", "timings.jsonl")  # of the results: they differ from run to run
 
 

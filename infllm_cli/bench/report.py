@@ -69,6 +69,7 @@ class Report:
     unlike: list[str]  # why some results are no fair comparison, a sentence each
     _apart: frozenset[tuple[str, str, str]]  # task and two methods that have other samples
     scoring: str  # corrected, official, or both
+    models: list[str]  # presets or models, as they were named
 
     def suite_mean(self, suite: str, method: str) -> Mean | None:
         """Over the suite's tasks, each counting alike; None where a task has no score."""
@@ -152,7 +153,8 @@ def load_report(
     methods = sorted(source, key=lambda m: (list(manifests).index(source[m]), _policy_rank(m)))
     apart, unlike = _compare(manifests, names, methods, source)
     scoring = " and ".join(sorted({manifest["scoring"] for manifest in manifests.values()}))
-    return Report(names, methods, cells, failures, unlike, apart, scoring)
+    models = sorted({manifest["preset"] for manifest in manifests.values()})
+    return Report(names, methods, cells, failures, unlike, apart, scoring, models)
 
 
 def _cell(task: str, method: str, records: Sequence[Mapping[str, Any]]) -> Cell:

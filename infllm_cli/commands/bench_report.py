@@ -46,7 +46,7 @@ def report(
 
     Intervals are bootstrapped over samples; a difference is taken sample by sample. Several
     folders, of several models for instance, are set side by side. Figures that others published
-    for the same tasks stand in a table of their own.
+    for the same tasks and models stand in a table of their own.
 
     \b
     Examples:
@@ -107,10 +107,22 @@ def _check_plots(folder: Path) -> None:
 
 
 def _published(found: "Report") -> "list[tuple[str, Published]]":
-    """Figures of others for the tasks of a report."""
-    from infllm.cli.bench.suites import suites
+    """Figures of others for the tasks and models of a report, suites' averages included."""
+    from infllm.cli.bench.suites import suite, suites
 
-    known = {task.id: task for tasks in suites().values() for task in tasks.values()}
+    figures: list[tuple[str, Published]] = []
+    for name in found.suites:
+        if name not in suites():
+            continue
+        tasks = suites()[name]
+        for task in tasks.values():
+            if task.id in found.tasks:
+                figures += [(task.id, figure) for figure in task.published]
+        for what, several in suite(name).published.items():
+            figures += [(f"{name}, {what}", figure) for figure in several]
+    models = [model.lower() for model in found.models]
     return [
-        (name, figure) for name in found.tasks if name in known for figure in known[name].published
+        (task, figure)
+        for task, figure in figures
+        if any(figure.model.lower() in model for model in models)
     ]

@@ -180,6 +180,19 @@ def test_several_folders_stand_side_by_side(tmp_path):
     assert not report.unlike
 
 
+def test_published_figures_stand_beside_ours_where_task_and_model_match(infllm, tmp_path):
+    for preset, told in (("mistral-7b-instruct-v0.2", True), ("pocket", False)):
+        files = {"inf-llm/infinitebench.kv_retrieval": RIGHT}
+        folder = results(tmp_path / preset, files, preset=preset)
+        out = infllm("bench", "report", folder).out
+        assert ("Published by others, theirs and not measured here" in out) == told
+        assert ("arXiv 2402.04617   96.8\n" in out) == told
+        fields = json.loads(infllm("bench", "report", folder, "--json").out)
+        assert {f["model"] for f in fields["published"]} == (
+            {"Mistral-7B-Instruct-v0.2"} if told else set()
+        )
+
+
 def test_other_samples_are_not_compared(infllm, tmp_path):
     one = results(tmp_path / "one", {"inf-llm/ruler.vt": RIGHT})
     two = results(tmp_path / "two", {"inf-llm/ruler.vt": HALF}, seed=1)
