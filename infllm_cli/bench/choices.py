@@ -10,7 +10,7 @@ _SAYS = re.compile(
 _LEADS = re.compile(r"\(?([A-H])(?:[).:,]|\s*$|\s*\n)")
 _LISTED = re.compile(r"^(?:Option )?([A-H])[.):]", re.MULTILINE)
 _ALONE = re.compile(r"(?<![\w'])([A-H])(?![\w'])")
-_ARTICLE = re.compile(r"(?<![\w'])A(?=\s+[a-z])")
+_ARTICLE = re.compile(r"(?<![\w'])A(?=\s+(?!(?:or|and|is|because|since|as)\b)[a-z])")
 _NEXT_QUESTION = re.compile(r"\n\s*Question:")
 _MARKS = str.maketrans("", "", "*`\"'#_{}[]")
 

@@ -29,7 +29,7 @@ def list_suites(
     for task in tasks:
         table.rows.append([task.id, task.metric, _samples_from(task), str(task.answer_tokens)])
     table.show(out)
-    shown = list(dict.fromkeys(task.suite for task in tasks))
+    shown = [name for name in known.suites() if any(task.suite == name for task in tasks)]
     out.object(
         {
             "suites": {name: known.suite(name).model_dump(exclude_none=True) for name in shown},

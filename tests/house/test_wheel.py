@@ -59,6 +59,16 @@ def test_presets_and_the_built_in_model_are_in_the_wheel(wheel: zipfile.Path) ->
     assert model <= inside
 
 
+def test_the_suites_of_benchmarks_are_in_the_wheel(wheel: zipfile.Path) -> None:
+    suites = ROOT / "infllm_cli" / "bench" / "suites"
+    tasks = {
+        f"infllm/cli/bench/suites/{path.relative_to(suites).as_posix()}"
+        for path in suites.rglob("*.yaml")
+    }
+    assert len(tasks) > 60
+    assert tasks <= contents(wheel)
+
+
 def test_nothing_else_is_in_the_wheel(wheel: zipfile.Path) -> None:
     for name in contents(wheel):
         assert name.startswith(("infllm/", "infllm-")), name
