@@ -113,7 +113,26 @@ def build_prompt(tokenizer: Tokenizer, config: Config, task: str, **fields: str)
     system = _filled(words.system or "", {}, task, "system")
     head = _filled(words.head or "", {}, task, "head")
     tail = _filled(words.tail or "", fields, task, "tail")
+    return _around(tokenizer, template, system, head, tail)
 
+
+def wrap_text(
+    tokenizer: Tokenizer, config: Config, head: str, tail: str, chat: bool = True
+) -> Prompt:
+    """The prompt of a `head` and a `tail` that are text as they stand, braces included.
+
+    With `chat`, and where the model has a chat template, the template is put around both. The
+    head's ids do not depend on the tail.
+
+    Raises ConfigError: a template that fails or drops its content.
+    """
+    template = chat_template(tokenizer, config) if chat else None
+    return _around(tokenizer, template, "", head, tail)
+
+
+def _around(
+    tokenizer: Tokenizer, template: str | None, system: str, head: str, tail: str
+) -> Prompt:
     if template is None:
         bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         text = f"{system}\n\n{head}" if system else head

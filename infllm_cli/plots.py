@@ -10,6 +10,8 @@ from infllm.cli.errors import MissingExtra, UsageError
 from infllm.cli.tasks.lengths import length_name
 
 if TYPE_CHECKING:
+    from infllm.cli.bench.pictures import Point
+    from infllm.cli.bench.report import Report
     from infllm.cli.tasks.passkey import Trial
     from infllm.cli.tasks.perplexity import Perplexity
     from infllm.engine.session import UnitMass
@@ -78,7 +80,9 @@ def draw_lookups(
     figure.savefig(path, dpi=150)
 
 
-def draw_needles(path: str, trials: Sequence["Trial"], title: str) -> None:
+def draw_needles(
+    path: str, trials: Sequence["Trial | Point"], title: str, label: str = "share right"
+) -> None:
     """A needle heatmap per policy: share of right answers by length (x) and depth (y)."""
     policies = list(dict.fromkeys(trial.policy for trial in trials))
     lengths = sorted({trial.length for trial in trials})
@@ -95,7 +99,7 @@ def draw_needles(path: str, trials: Sequence["Trial"], title: str) -> None:
         image = axes.imshow(shares, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
         axes.set_title(policy, fontsize=10)
         axes.set_xticks(range(len(lengths)), [length_name(n) for n in lengths])
-        axes.set_yticks(range(len(depths)), [f"{depth:g}" for depth in depths])
+        axes.set_yticks(range(len(depths)), [f"{depth:.3g}" for depth in depths])
         axes.set_xticks([i - 0.5 for i in range(1, len(lengths))], minor=True)
         axes.set_yticks([i - 0.5 for i in range(1, len(depths))], minor=True)
         axes.grid(which="minor", color="white", linewidth=1.5)
@@ -106,12 +110,12 @@ def draw_needles(path: str, trials: Sequence["Trial"], title: str) -> None:
         axes.tick_params(labelbottom=True)
     figure.suptitle(title, fontsize=11)
     figure.supxlabel("length in tokens", fontsize=9)
-    figure.supylabel("depth of the key in %", fontsize=9)
-    figure.colorbar(image, ax=grid, label="share right", ticks=[0, 0.5, 1])
+    figure.supylabel("depth in %", fontsize=9)
+    figure.colorbar(image, ax=grid, label=label, ticks=[0, 0.5, 1])
     figure.savefig(path, dpi=150)
 
 
-def _share(trials: Sequence["Trial"], policy: str, length: int, depth: float) -> float:
+def _share(trials: Sequence["Trial | Point"], policy: str, length: int, depth: float) -> float:
     cell = [
         trial.correct
         for trial in trials
@@ -138,4 +142,45 @@ def draw_curves(path: str, results: Sequence["Perplexity"], spacing: str, title:
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def draw_scores(path: str, report: "Report", tasks: Sequence[str], title: str) -> None:
+    """Score by length, a panel per task and a line with its 95% interval per method."""
+    columns = min(3, len(tasks))
+    rows = -(-len(tasks) // columns)
+    figure = _figure(3.6 * columns + 0.4, 2.6 * rows + 0.9)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    handles: dict[str, Any] = {}
+    for axes, task in zip(grid.flat, tasks, strict=False):
+        cells = [report.cells[task, m] for m in report.methods if (task, m) in report.cells]
+        lengths = sorted({n for cell in cells for n in cell.by_length})
+        for i, method in enumerate(report.methods):
+            cell = report.cells.get((task, method))
+            means = list(cell.by_length.items()) if cell else []
+            if not means:
+                continue
+            # Beside each other, so that equal scores do not hide one another.
+            at = [lengths.index(n) + 0.06 * (i - (len(report.methods) - 1) / 2) for n, _ in means]
+            values = [100 * mean.mean for _, mean in means]
+            below = [100 * (mean.mean - mean.low) for _, mean in means]
+            above = [100 * (mean.high - mean.mean) for _, mean in means]
+            handles[method] = axes.errorbar(
+                at, values, [below, above], marker="o", markersize=4, capsize=2, color=f"C{i}"
+            )
+        axes.set_xticks(range(len(lengths)), [length_name(n) for n in lengths])
+        axes.set_ylim(-4, 104)
+        axes.set_title(task.partition(":")[2], fontsize=10)
+        axes.grid(alpha=0.3)
+        axes.tick_params(labelsize=8)
+    for axes in grid.flat[len(tasks) :]:
+        axes.set_visible(False)
+    for axes in grid.flat[: len(tasks)][-columns:]:  # the lowest of each column
+        axes.set_xlabel("length in tokens", fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    figure.supylabel("score in %, with its 95% interval", fontsize=9)
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", fontsize=8,
+        ncols=max(1, min(len(handles), 4)),
+    )  # fmt: skip
     figure.savefig(path, dpi=150)

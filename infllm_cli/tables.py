@@ -10,11 +10,15 @@ from infllm.cli.text import one_line
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under headers. `text_columns` are aligned left, all others right."""
+    """Rows of cells under headers. `text_columns` are aligned left, all others right.
+
+    The first `whole_columns` are not wrapped on a narrow terminal as long as others can be.
+    """
 
     headers: Sequence[str]
     rows: list[Sequence[str]] = field(default_factory=list)
     text_columns: int = 1
+    whole_columns: int = 0
 
     def plain(self) -> str:
         """Columns two spaces apart, without rules: what scripts and diffs like."""
@@ -43,7 +47,12 @@ class Table:
         table = RichTable(box=SIMPLE_HEAD, pad_edge=False)
         for i, header in enumerate(self.headers):
             left = i < self.text_columns
-            table.add_column(Text(header), justify="left" if left else "right", overflow="fold")
+            table.add_column(
+                Text(header),
+                justify="left" if left else "right",
+                overflow="fold",
+                no_wrap=i < self.whole_columns,
+            )
         for row in self.rows:
             table.add_row(*(Text(one_line(cell)) for cell in row))
         Console().print(table)

@@ -42,7 +42,7 @@ def fetch_suite(name: str, data: Path, tell: Callable[[str], None]) -> dict[str,
     if hub is None:
         raise UsageError(
             f"{name} has no files to fetch: its samples are generated",
-            f"infllm bench run {name} --lengths 4K,64K",
+            f"infllm bench run {name} --len 4K,64K",
         )
     folder = data / name
     with _reaching(name, hub, folder):

@@ -2,6 +2,8 @@
 
 import typer
 
+from infllm.cli.commands.bench_report import report
+from infllm.cli.commands.bench_run import run
 from infllm.cli.commands.bench_suites import fetch, list_suites
 from infllm.cli.commands.speed import speed
 
@@ -12,4 +14,6 @@ app = typer.Typer(
 )
 app.command("list")(list_suites)
 app.command("fetch")(fetch)
+app.command("run")(run)
+app.command("report")(report)
 app.command("speed")(speed)

@@ -6,7 +6,14 @@ import pytest
 
 from infllm.engine.config import Config, load_config
 from infllm.engine.errors import ConfigError
-from infllm.engine.prompt import CHAT, COMPLETION, CONVERSATIONS, build_prompt, build_turn
+from infllm.engine.prompt import (
+    CHAT,
+    COMPLETION,
+    CONVERSATIONS,
+    build_prompt,
+    build_turn,
+    wrap_text,
+)
 from infllm.engine.tokenizer import Tokenizer
 from tests.engine.tokenizers_of_all_kinds import (
     BEGIN,
@@ -364,3 +371,33 @@ def test_later_turns_can_be_built_with_tokenizers_of_all_kinds(kind: str):
     turn = build_turn(tok, config(), "Who?", first=False)
     assert turn[0] == tok.eos_id
     assert turn.count(tok.eos_id) == 2
+
+
+def test_a_text_is_wrapped_as_it_stands():
+    tok = tokenizer(bos=False)
+    prompt = wrap_text(tok, config(), "Keep {this}.\n", "\n{and} this:")
+    assert prompt.head_ids == [tok.bos_id, *tok.encode("Keep {this}.\n")]
+    assert prompt.tail_ids == tok.encode("\n{and} this:")
+
+
+@pytest.mark.parametrize("template", [CHATML, NO_SYSTEM])
+def test_a_text_goes_into_the_chat_template_only_where_it_is_wanted(template: str):
+    tok = tokenizer(template)
+    plain = wrap_text(tok, config(), "Head. ", " Tail.", chat=False)
+    assert plain == wrap_text(tokenizer(), config(), "Head. ", " Tail.")
+    prompt = wrap_text(tok, config(), "Head. ", " Tail.")
+    ids = [*prompt.head_ids, *tok.encode("Middle", inner=True), *prompt.tail_ids]
+    want = tok.hf.apply_chat_template(
+        [{"role": "user", "content": "Head. Middle Tail."}],
+        tokenize=False, add_generation_prompt=True,
+    )  # fmt: skip
+    assert tok.hf.decode(ids).replace(tok.hf.bos_token, "") == want.replace(tok.hf.bos_token, "")
+
+
+@pytest.mark.parametrize("template", [None, CHATML])
+def test_a_control_token_in_a_wrapped_text_is_text(template: str | None):
+    tok = tokenizer(template)
+    prompt = wrap_text(tok, config(), BEGIN, END)
+    clean = wrap_text(tok, config(), "", "")
+    for ids, empty in ((prompt.head_ids, clean.head_ids), (prompt.tail_ids, clean.tail_ids)):
+        assert sum(i in tok.control_ids for i in ids) == sum(i in tok.control_ids for i in empty)

@@ -29,7 +29,7 @@ def generate(
         UsageError: no lengths, or one that is too short for what must be hidden.
     """
     if not source.lengths:
-        raise UsageError(f"{task.id} is made to a length, and none was given", "give --lengths")
+        raise UsageError(f"{task.id} is made to a length, and none was given", "give --len")
     if source.tokenizer is None:
         raise UsageError(f"{task.id} is made to a length in tokens, which takes a tokenizer")
     for length in source.lengths:
@@ -96,7 +96,7 @@ def _fitted(task: "Task", source: Source, fill: Fill, length: int) -> tuple[Made
         raise UsageError(
             f"{task.id}: {length:,} tokens are too few: what must be in the prompt, and the "
             f"answer, take {smallest:,}",
-            "choose longer --lengths",
+            "choose a longer --len",
         )
     made, tokens = best
     return made, tokens - task.answer_tokens - source.around

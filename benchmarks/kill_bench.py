@@ -1,0 +1,124 @@
+"""Is a result ever lost, or another for it? `infllm bench run` killed, and with two workers.
+
+    python benchmarks/kill_bench.py --times 10
+
+Each time the command is killed (SIGKILL, with all its children) at a random moment of its run and
+then given again: its files must be those of a run that nobody killed, byte for byte, and no result
+that was on the disk may be made twice. The same is asked of a run with two workers, and of one
+that is killed with two and gone on with one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from common import environment
+
+TASKS = ["ruler:niah_single_1,niah_multikey_2", "local:passkey,kv"]
+NO_PART = ("lock", "timings.jsonl")  # of the results: they differ from run to run
+
+
+def bench(folder: Path, args: argparse.Namespace, *more: str) -> list[str]:
+    program = [sys.executable, "-c", "from infllm.cli.main import main; main()"]
+    return [
+        *program, "bench", "run", *TASKS, "--len", args.length, "--samples", str(args.samples),
+        "--policy", "inf-llm,stream-lm", "--output", str(folder), *more,
+    ]  # fmt: skip
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Name and SHA-256 of every file of the results."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in NO_PART
+    }
+
+
+def whole_lines(folder: Path) -> int:
+    """Results that are on the disk."""
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob("*/*.jsonl"))
+
+
+def killed(command: list[str], after: float) -> None:
+    """Run a command in a session of its own, and kill all of it after so many seconds."""
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    try:
+        process.wait(after)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def finished(command: list[str]) -> tuple[dict[str, int], float]:
+    """Run a command to its end: its counts, and its seconds."""
+    began = time.monotonic()
+    done = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True)
+    fields = json.loads(done.stdout)
+    return {key: fields[key] for key in ("made", "kept")}, time.monotonic() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--length", default="2K")
+    parser.add_argument("--samples", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    place = Path(tempfile.mkdtemp())
+    runs = []
+    try:
+        counts, whole_seconds = finished(bench(place / "whole", args))
+        wanted = contents(place / "whole")
+        total = counts["made"]
+        # The kills fall where results are written, not only where the model is being loaded.
+        for number in range(args.times):
+            folder = place / f"killed-{number}"
+            workers = [1, 1] if number < args.times - 1 else [2, 1]
+            after = rng.uniform(0.4, 1.0) * whole_seconds
+            killed(bench(folder, args, "--workers", str(workers[0])), after)
+            left = whole_lines(folder)
+            counts, _ = finished(bench(folder, args, "--workers", str(workers[1])))
+            runs.append(
+                {
+                    "killed_after_s": round(after, 2), "workers": workers, "left": left, **counts,
+                    "nothing_twice": counts["kept"] == left and counts["made"] == total - left,
+                    "same_bytes": contents(folder) == wanted,
+                }
+            )  # fmt: skip
+            print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
+            shutil.rmtree(folder)
+        two, seconds = finished(bench(place / "two", args, "--workers", "2"))
+        same_of_two = contents(place / "two") == wanted
+    finally:
+        shutil.rmtree(place)
+    report = {
+        "benchmark": "kill_bench", **environment(), "results": total,
+        "undisturbed_seconds": round(whole_seconds, 2),
+        "same_bytes": sum(run["same_bytes"] for run in runs),
+        "nothing_twice": sum(run["nothing_twice"] for run in runs), "of": len(runs),
+        "two_workers": {**two, "seconds": round(seconds, 2), "same_bytes": same_of_two},
+        "runs": runs,
+    }  # fmt: skip
+    if args.output:
+        args.output.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""One sample under one memory policy: read once, asked turn by turn, scored."""
+
+import gc
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from infllm.cli.bench.metrics import score
+from infllm.cli.bench.prompts import EncodedSample, encode_sample
+from infllm.cli.bench.sample import Sample
+from infllm.cli.errors import InfllmError
+from infllm.cli.options import Sampling
+from infllm.cli.tasks.answer import generate_answer
+from infllm.engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from infllm.cli.bench.suites import Task
+    from infllm.engine import Engine, Session
+
+# A session is freed by the garbage collector alone, which does not know how large it is.
+COLLECT_EVERY = 2**18  # tokens
+
+
+@dataclass(frozen=True)
+class Job:
+    """A sample to be examined under some policies."""
+
+    task: "Task"
+    sample: Sample
+    policies: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a sample under one policy.
+
+    `record` is its line of the results and holds nothing that differs from run to run; `timing`
+    holds what does (seconds). `tokens` were read.
+    """
+
+    task: "Task"
+    policy: str
+    record: dict[str, Any]
+    timing: dict[str, Any] = field(default_factory=dict)
+    tokens: int = 0
+
+    @property
+    def failed(self) -> bool:
+        return "failed" in self.record
+
+
+class Examiner:
+    """Examines samples with one engine. `told` hears of every piece of tokens that was read.
+
+    `official`: answers are scored as the suite's own scorer does, defects included.
+    """
+
+    def __init__(
+        self,
+        engine: "Engine",
+        official: bool,
+        told: Callable[[int], None] = lambda tokens: None,
+    ) -> None:
+        self.engine = engine
+        self.official = official
+        self.told = told
+        self._since_collection = 0
+
+    def examine(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+        """The outcomes of all jobs, in order. What fails is an outcome, too.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C.
+        """
+        for job in jobs:
+            task, sample = job.task, job.sample
+            try:
+                encoded = encode_sample(
+                    self.engine.tokenizer, self.engine.config, sample, task.chat
+                )
+            except (InfllmError, EngineError) as error:
+                for policy in job.policies:
+                    yield Outcome(task, policy, failure(sample.id, sample.meta, error))
+                continue
+            for policy in job.policies:
+                try:
+                    yield self._examine(task, sample, encoded, policy)
+                except Exception as error:  # a defect costs its sample, not the run
+                    yield Outcome(task, policy, failure(sample.id, sample.meta, error))
+
+    def _examine(
+        self, task: "Task", sample: Sample, encoded: EncodedSample, policy: str
+    ) -> Outcome:
+        began = time.perf_counter()
+        memory = self.engine.session(overrides={"type": policy})
+        self._feed(memory, [*encoded.head, *encoded.context])
+        reading = time.perf_counter() - began
+        read = memory.stats.tokens_read
+        sampling = Sampling(max_new_tokens=task.answer_tokens, stop=tuple(task.stop))
+        answers, scores, finish = [], [], []
+        answering = 0.0
+        for turn, tail in zip(sample.turns, encoded.tails, strict=True):
+            began = time.perf_counter()
+            session = memory.fork()
+            self._feed(session, tail)
+            read += session.stats.tokens_read - memory.stats.tokens_read
+            reading += time.perf_counter() - began
+            answer = generate_answer(session, self.engine.tokenizer, sampling)
+            if answer.finish == "interrupted":
+                raise KeyboardInterrupt
+            answering += answer.seconds
+            answers.append(answer.text)
+            finish.append(answer.finish)
+            scores.append(score(task, turn, answer.text, self.official))
+        record = {
+            "id": sample.id,
+            "meta": sample.meta,
+            "tokens_given": encoded.given,
+            "tokens_read": read,
+            "tokens_truncated": encoded.truncated,
+            "answers": answers,
+            "references": [list(turn.references) for turn in sample.turns],
+            "scores": scores,
+            "finish": finish,
+        }
+        timing = {
+            "tokens_read": read,
+            "seconds_reading": round(reading, 4),
+            "seconds_answering": round(answering, 4),
+        }
+        return Outcome(task, policy, record, timing, read)
+
+    def _feed(self, session: "Session", ids: list[int]) -> None:
+        chunk = self.engine.config.chunk_size
+        for start in range(0, len(ids), chunk):
+            part = ids[start : start + chunk]
+            session.read(part)
+            self.told(len(part))
+        session.end()
+        self._since_collection += len(ids)
+        if self._since_collection >= COLLECT_EVERY:
+            self._since_collection = 0
+            gc.collect()
+
+
+def failure(id: str, meta: dict[str, Any], error: BaseException, where: str = "") -> dict[str, Any]:
+    """The record of a sample that was not examined, and why."""
+    known = isinstance(error, (InfllmError, EngineError))
+    why = str(error) if known else f"{type(error).__name__}: {error}"
+    place = {"where": where} if where else {}
+    return {"id": id, "meta": meta, "failed": why, **place}

@@ -1,0 +1,118 @@
+"""What results depend on, told beside them; results of another making are never mixed in."""
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infllm.cli.bench.results import FORMAT
+from infllm.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from infllm.cli.bench.suites import Task
+    from infllm.engine import Engine
+
+PACKAGES = ("infllm", "torch", "transformers", "tokenizers")
+# Told for the reader: the same model may be named in several ways.
+NOT_COMPARED = ("preset",)
+
+
+def describe_engine(engine: "Engine") -> dict[str, Any]:
+    """What answers depend on: model, tokenizer, settings, device and versions.
+
+    The policy is left out: each has a folder of its own.
+    """
+    from infllm.engine.fingerprint import settings_key
+
+    config = engine.config
+    settings = settings_key(config.model, config.chunk_size, engine.dtype)
+    settings.pop("model.type")
+    settings |= {"max_len": config.max_len, "truncation": config.truncation}
+    settings |= {"conv_type": config.conv_type, "chat_template": config.chat_template}
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
+        "device": engine.device.type,
+        **engine.digests,
+        "settings": settings,
+    }
+
+
+def describe_task(task: "Task", files: Sequence[Path]) -> dict[str, Any]:
+    """A task's version, the digest of what its YAML asks, and digests of its data files."""
+    definition = task.model_dump_json(exclude={"published", "title", "source"}).encode()
+    return {
+        "version": task.version,
+        "definition": hashlib.sha256(definition).hexdigest(),
+        "data": {name: _file_digest(path) for name, path in _named(files).items()},
+    }
+
+
+def _named(files: Sequence[Path]) -> dict[str, Path]:
+    """Files by what tells them apart and says nothing of where they lie."""
+    if len({path.name for path in files}) == len(files):
+        return {path.name: path for path in files}
+    common = os.path.commonpath([path.parent for path in files])
+    return {path.relative_to(common).as_posix(): path for path in files}
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def make_manifest(
+    preset: str, engine: Mapping[str, Any], seed: int, official: bool, tasks: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The manifest of a run, in a fixed order and without times or places."""
+    return {
+        "format": FORMAT,
+        "preset": preset,
+        "seed": seed,
+        "scoring": "official" if official else "corrected",
+        **engine,
+        "tasks": dict(sorted(tasks.items())),
+    }
+
+
+def merge_manifest(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The old manifest with the new one's tasks added.
+
+    Raises:
+        UsageError: they differ in what results depend on; names each difference.
+    """
+    tasks = {name: new["tasks"][name] for name in new["tasks"] if name in old["tasks"]}
+    then = _flat({**old, "tasks": {name: old["tasks"][name] for name in tasks}})
+    now = _flat({**new, "tasks": tasks})
+    changed = [
+        f"{key} {_short(then.get(key))} (now {_short(now.get(key))})"
+        for key in sorted({*then, *now})
+        if then.get(key) != now.get(key) and key not in NOT_COMPARED
+    ]
+    if changed:
+        raise UsageError(
+            f"the results in {folder} were made otherwise: {', '.join(changed)}",
+            "run as they were made, or name another --output",
+        )
+    return {**old, "tasks": dict(sorted({**old["tasks"], **new["tasks"]}.items()))}
+
+
+def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in fields.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}/")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    digest = len(text) == 64 and not set(text) - set("0123456789abcdef")
+    return text[:12] if digest else text
