@@ -140,49 +140,8 @@ def _shapes(spec: dict[str, Any], device: _Device, dtype: _Dtype) -> list[_Shape
     ]
 
 
-<<<<<<< HEAD
-def matmul_speed(device: str, dtype: str) -> float:
-=======
-def _work(
-    spec: dict[str, Any], shapes: list[_Shape], config: "Config", tokens: int
-) -> tuple[int, float]:
-    """Parameters of the model, and floating-point operations of reading `tokens` tokens."""
-    hidden, inner = spec["hidden_size"], spec.get("intermediate_size") or 4 * spec["hidden_size"]
-    active = spec.get("num_experts_per_tok") or 1
-    experts = spec.get("num_local_experts") or spec.get("num_experts") or 1
-    embedding = spec["vocab_size"] * hidden * (1 if spec.get("tie_word_embeddings") else 2)
-    parameters, work = embedding, 0.0
-    settings = config.model
-    for shape in shapes:
-        attention = 2 * hidden * shape.head_dim * (shape.n_heads + shape.n_kv_heads)
-        mlp = 3 * hidden * inner
-        parameters += attention + experts * mlp
-        work += 2.0 * tokens * (attention + active * mlp)
-        work += 4.0 * tokens * shape.n_heads * shape.head_dim * _keys(settings, shape, tokens)
-        if settings.type == "inf-llm" and shape.sliding_window is None:
-            passes = 2.0 * shape.n_heads * shape.head_dim
-            if settings.repr_score == "mass":
-                work += passes * tokens * min(tokens, settings.n_local)
-            units = tokens / settings.block_size
-            work += passes * tokens * units / 2 / settings.exc_block_size
-    return parameters, work
-
-
-def _keys(settings: Any, shape: _Shape, tokens: int) -> float:
-    """Keys that a query meets, on average."""
-    if shape.sliding_window is not None:
-        return min(tokens / 2, shape.sliding_window)
-    if settings.type == "origin":
-        return tokens / 2
-    window = settings.n_init + settings.n_local
-    if settings.type == "inf-llm":
-        window += settings.topk * settings.block_size
-    return min(tokens / 2, window)
-
-
 @cache
-def _matmul_speed(device: str, dtype: str) -> float:
->>>>>>> runner-work
+def matmul_speed(device: str, dtype: str) -> float:
     """Floating-point operations a second of a square matrix product, measured in a moment."""
     from infllm.engine.device import cpu_has_bfloat16
 
