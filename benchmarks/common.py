@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+# `training` is no installed package: scripts that need it find it beside this folder.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
 
 def environment() -> dict[str, Any]:
     """What the figures depend on."""
