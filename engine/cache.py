@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -13,54 +12,55 @@ from infllm.engine.errors import UnsupportedCall
 if TYPE_CHECKING:
     from infllm.engine.layer import Call
     from infllm.engine.policies import Policy
+    from infllm.engine.session import Session
 
 
 class SessionCache(Cache):
-    """Hands keys and values through to the policies; holds none itself.
+    """A view of a session: hands keys and values through to its policies, and holds none itself.
 
     For `model.generate(..., past_key_values=session.cache)`: each forward pass is a segment of its
     own, so give the question (and an attention mask as long as all tokens so far, or none).
     """
 
-    def __init__(
-        self, begin: Callable[[int, int], Call], end: Callable[[Tensor | None], None]
-    ) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__(layers=[])
-        self.policies: dict[int, Policy] = {}
-        self._begin = begin
-        self._end = end
-        self.length = 0
-        self._under_way = False  # a forward pass of the attached model
+        self._session = session  # which keeps no such view: its memory goes when it is let go
+
+    @property
+    def policies(self) -> dict[int, Policy]:
+        """The session's, by layer."""
+        return self._session.policies
 
     def begin(self, batch: int, tokens: int) -> Call:
         """A forward pass of `tokens` tokens starts."""
-        call = self._begin(batch, tokens)
-        self._under_way = True
-        return call
+        return self._session.begin_pass(batch, tokens)
 
     def end(self, logits: Tensor | None) -> None:
         """The forward pass is over, with its logits [B, T, vocab]; None after an error."""
-        self._under_way = False
-        self._end(logits)
+        self._session.end_pass(logits)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        if not self._under_way:
+        if not self._session.under_way:
             raise UnsupportedCall(
                 "the model that this memory belongs to is not attached (any more)",
                 "use the memory before its engine is closed",
             )
         return key_states, value_states
 
+    @property
+    def _length(self) -> int:
+        return self._session.start + self._session._read
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.length
+        return self._length
 
     def get_max_length(self, layer_idx: int | None = None) -> int:
         return -1
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        return self.length + query_length, 0
+        return self._length + query_length, 0
 
     @property
     def is_compileable(self) -> bool:
@@ -72,7 +72,7 @@ class SessionCache(Cache):
 
     @property
     def is_initialized(self) -> bool:
-        return self.length > 0
+        return self._length > 0
 
     def _refuse(self, what: str) -> None:
         raise UnsupportedCall(

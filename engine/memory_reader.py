@@ -153,11 +153,10 @@ def _restore(session: Session, files: Files) -> None:
     told = state.metadata
     session.start, session._offset = told["start"], told["offset"]
     session._read, session._given = told["read"], told["given"]
-    session.cache.length = session.start + session._read
     session._pending = state["pending"].tolist()
     if "logits" in state.names:
         session._last_logits = state["logits"].to(session.engine.device, copy=True)
-    for i, policy in session.cache.policies.items():
+    for i, policy in session.policies.items():
         kept: dict[str, Tensor | int] = dict(told["layers"][str(i)])
         for name in state.names:
             layer, _, leaf = name.partition(".")

@@ -16,7 +16,7 @@ from infllm.engine.errors import EngineError, UnsupportedCall
 from infllm.engine.fingerprint import settings_key
 from infllm.engine.layer import Call, UnitUse
 from infllm.engine.memory_file import MemoryWriter
-from infllm.engine.policies import InfLLM, make_policy
+from infllm.engine.policies import InfLLM, Policy, make_policy
 from infllm.engine.sampling import Sampler
 
 if TYPE_CHECKING:
@@ -78,9 +78,7 @@ class Session:
         self.config = config
         self.chunk_size = chunk_size
         self.start = start
-        self.cache = SessionCache(self._begin, self._end)
-        self.cache.length = start
-        self.cache.policies = {
+        self.policies: dict[int, Policy] = {
             layer.index: make_policy(config, layer) for layer in engine.attachment.layers
         }
         self._pending: list[int] = []
@@ -91,10 +89,16 @@ class Session:
         self._watch_units = False
         self._call: Call | None = None
         self._own_pass = False
+        self.under_way = False  # a forward pass of the attached model
         self._broken = False
         self._seconds_reading = 0.0
         self._seconds_generating = 0.0
         self.manifest: Manifest | None = None  # of the memory file last opened or saved
+
+    @property
+    def cache(self) -> SessionCache:
+        """This session as transformers' models take it: `past_key_values`."""
+        return SessionCache(self)
 
     # ---- feeding --------------------------------------------------------------------------------
 
@@ -147,7 +151,8 @@ class Session:
 
     # ---- passes ---------------------------------------------------------------------------------
 
-    def _begin(self, batch: int, tokens: int) -> Call:
+    def begin_pass(self, batch: int, tokens: int) -> Call:
+        """A forward pass of `tokens` tokens starts; of the model's, see `SessionCache`."""
         self._refuse_broken()
         if batch != 1:
             raise UnsupportedCall(
@@ -165,6 +170,7 @@ class Session:
         self._call = Call(self._offset, self.start + self._read, self._watch_units)
         self._tokens = tokens
         self._broken = True  # until the pass is complete
+        self.under_way = True
         return self._call
 
     def _refuse_broken(self) -> None:
@@ -174,14 +180,14 @@ class Session:
                 "start a new session, or fork one before a step that may be interrupted",
             )
 
-    def _end(self, logits: Tensor | None) -> None:
+    def end_pass(self, logits: Tensor | None) -> None:
         """A pass is over, with logits [B, T, vocab] of its last tokens; None after an error."""
+        self.under_way = False
         if logits is None:
             return
         self._broken = False
         self._last_logits = logits[0, -1].detach().float()
         self._read += self._tokens
-        self.cache.length = self.start + self._read
         self._offset = self._offset + self._tokens if self._own_pass else 0
 
     def _forward(self, ids: Sequence[int], hidden: list[Tensor] | None = None) -> None:
@@ -356,7 +362,7 @@ class Session:
         total: dict[int, float] = {}
         for use in self._call.unit_uses:
             _spread(total, use)
-        n_layers = sum(isinstance(p, InfLLM) for p in self.cache.policies.values())
+        n_layers = sum(isinstance(p, InfLLM) for p in self.policies.values())
         size = self.config.block_size
         queries = max(1, self._tokens)
         masses = [
@@ -369,7 +375,7 @@ class Session:
         """Token ranges (start, stop), absolute and in order, that the next step attends without a
         lookup in at least one layer: the initial tokens and the recent ones."""
         merged: list[tuple[int, int]] = []
-        for start, stop in sorted({r for p in self.cache.policies.values() for r in p.in_sight()}):
+        for start, stop in sorted({r for p in self.policies.values() for r in p.in_sight()}):
             start, stop = start + self.start, stop + self.start
             if merged and start <= merged[-1][1]:
                 merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
@@ -383,9 +389,7 @@ class Session:
         """A session in the same state that goes its own way; units are shared, never copied."""
         other = object.__new__(Session)
         other.__dict__.update(self.__dict__)
-        other.cache = SessionCache(other._begin, other._end)
-        other.cache.length = self.cache.length
-        other.cache.policies = {i: p.fork() for i, p in self.cache.policies.items()}
+        other.policies = {i: p.fork() for i, p in self.policies.items()}
         other._pending = list(self._pending)
         other._watch_units = False
         return other
@@ -418,7 +422,7 @@ class Session:
     @property
     def stats(self) -> Stats:
         """Counts so far; see `Stats`."""
-        policies = self.cache.policies.values()
+        policies = self.policies.values()
         stores = [p.units for p in policies if isinstance(p, InfLLM) and p.units is not None]
         return Stats(
             tokens_given=self._given,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def stores(session: Session) -> dict[int, UnitStore]:
     """The layers that have units, by their number."""
-    policies = session.cache.policies.items()
+    policies = session.policies.items()
     units = {i: p.units for i, p in policies if isinstance(p, InfLLM) and p.units is not None}
     return {i: store for i, store in sorted(units.items()) if store.n}
 
@@ -89,7 +89,7 @@ def draft_state(session: Session) -> Draft:
     if session._last_logits is not None:
         tensors["logits"] = session._last_logits
     counts: dict[str, dict[str, int]] = {}
-    for i, policy in session.cache.policies.items():
+    for i, policy in session.policies.items():
         counts[str(i)] = {}
         for name, value in policy.state().items():
             if isinstance(value, Tensor):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ class Slab:
         self.number = next(_slab_numbers)
         self.capacity = capacity
         self.used = 0
-        self.owner: UnitStore | None = store
+        self.owner: ref[UnitStore] | None = ref(store)
         self.staging = store.staging
         self.runs: list[Run] = []
         self.in_files: list[Tensor] = []  # the index's first rows, until it is used
@@ -195,7 +196,7 @@ class UnitStore:
         slab.used = sum(rows.shape[0] for rows in index)
         slab.in_files = index
         slab.runs = runs
-        slab.owner = self if growing else None
+        slab.owner = ref(self) if growing else None
         self.views.append(View(slab, self.n, slab.used))
         self.n += slab.used
 
@@ -203,7 +204,9 @@ class UnitStore:
     def growing(self) -> bool:
         """Whether the next unit comes into the last slab, if it has room."""
         last = self.views[-1] if self.views else None
-        return last is not None and last.slab.owner is self and last.count == last.slab.used
+        if last is None or last.slab.owner is None:
+            return False
+        return last.slab.owner() is self and last.count == last.slab.used
 
     def _open_view(self) -> View:
         if self.growing and self.views[-1].slab.used < self.views[-1].slab.capacity:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from torch import Tensor
 
@@ -23,7 +24,7 @@ class Origin(Policy):
     def __init__(self, config: ModelConfig, layer: Layer) -> None:
         super().__init__(config, layer)
         self._cache: Tensor | None = None  # [2, B, Hkv, capacity, D]: rotated keys, values
-        self._owner: Origin = self
+        self._owner = ref(self)  # who may write behind the keys in use
 
     @property
     def query_block(self) -> int:
@@ -41,14 +42,14 @@ class Origin(Policy):
         """The cache with space for the new keys, copied first when another session writes to it."""
         need = self.count + k.shape[2]
         old = self._cache
-        if old is not None and self._owner is self and need <= old.shape[3]:
+        if old is not None and self._owner() is self and need <= old.shape[3]:
             return old
         b, h, _, d = k.shape
         capacity = max(1024, need + need // 2)
         self._cache = k.new_empty(2, b, h, capacity, d)
         if old is not None:
             self._cache[:, :, :, : self.count] = old[:, :, :, : self.count]
-        self._owner = self
+        self._owner = ref(self)
         return self._cache
 
     def parts(self, start: int, stop: int) -> list[Part]:

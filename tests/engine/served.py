@@ -63,7 +63,7 @@ def fork_tree_state(session: Session) -> dict[str, Any]:
         "position": session.position,
         "last": session._last_logits,
     }
-    for index, policy in session.cache.policies.items():
+    for index, policy in session.policies.items():
         for name, value in vars(policy).items():
             if isinstance(value, Tensor) and name != "_cache":
                 state[f"{index}.{name}"] = value

@@ -174,7 +174,7 @@ def test_units_cost_the_device_one_vector_a_head(
     layers, head_dim, n_kv_heads = 2, 16, 2
     session = llama.session(kv_dtype=kv_dtype, **overrides)
     rows = bytes_at(session, LENGTHS)
-    policy = session.cache.policies[0]
+    policy = session.policies[0]
     assert isinstance(policy, InfLLM)
     assert policy.units is not None
     index_bytes = policy.units.index_dtype.itemsize

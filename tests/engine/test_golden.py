@@ -110,7 +110,7 @@ def test_model_level(name: str) -> None:
     settings = case.config.model_dump(exclude={"path", "device", "dtype"})
     with attach(model, config={"model": settings}) as engine:
         session = engine.session()
-        recorded = [p for p in session.cache.policies.values() if isinstance(p, InfLLM)]
+        recorded = [p for p in session.policies.values() if isinstance(p, InfLLM)]
         for policy in recorded:
             policy.record = []
         ids = case.arrays["input_ids"].tolist()

@@ -227,7 +227,7 @@ def test_what_waits_belongs_to_the_scored_segment(served: Served, policy: str, c
 def test_lookups_follow_a_grid_from_the_start_of_the_segment(llama: Served) -> None:
     """Not from the session's start, nor from where a read was cut."""
     session = llama.session()
-    policy = session.cache.policies[0]
+    policy = session.policies[0]
     assert isinstance(policy, InfLLM)
     session.read(TEXT[:43])
     session.end()
@@ -248,7 +248,7 @@ def test_grouped_lookups_follow_the_segment_too(llama: Served, cuts: list[int]) 
     sessions = []
     for places in (cuts, []):
         session = Session(engine, config.model.model_copy(update={"chunk_topk_calc": 16}), 24)
-        policy = session.cache.policies[0]
+        policy = session.policies[0]
         assert isinstance(policy, InfLLM)
         policy.record = []
         for piece in pieces(TEXT, places):
@@ -291,8 +291,8 @@ def test_appending_after_an_aside_is_an_uninterrupted_run(served: Served, policy
 def test_a_fork_shares_all_units(llama: Served) -> None:
     session = whole(llama)
     child = session.fork()
-    for index, policy in session.cache.policies.items():
-        other = child.cache.policies[index]
+    for index, policy in session.policies.items():
+        other = child.policies[index]
         assert isinstance(policy, InfLLM)
         assert isinstance(other, InfLLM)
         assert policy.units is not None

@@ -25,7 +25,7 @@ def lookups(overrides: dict[str, object]) -> list[list[set[int]]]:
         session = engine.session(overrides=overrides)
         session.read(ids(120))
         session.end()
-        policy = session.cache.policies[0]
+        policy = session.policies[0]
         assert isinstance(policy, InfLLM)
         policy.record = []
         session.score(ids(6, seed=1))

@@ -255,7 +255,7 @@ def test_units_are_not_read_before_they_are_looked_up(
     opened = llama.engine.open(tmp_path)
     seals = [
         run.seal
-        for policy in opened.cache.policies.values()
+        for policy in opened.policies.values()
         for view in policy.units.views  # type: ignore[attr-defined]
         for run in view.slab.runs
     ]
@@ -282,7 +282,7 @@ def test_units_are_safetensors_keys_first(llama: Served, tmp_path: Path) -> None
     session = read(llama, kv_dtype="int8")
     session.save(tmp_path)
     (segment,) = read_manifest(tmp_path).segments
-    store = session.cache.policies[1].units  # type: ignore[attr-defined]
+    store = session.policies[1].units  # type: ignore[attr-defined]
     (view,) = store.views
     (run,) = view.runs(0, store.n)
     with safe_open(tmp_path / segment.file, "pt") as file:
@@ -669,7 +669,7 @@ def assert_never_used(engine: Engine, folder: Path, name: str) -> None:
 
 
 def look_up_all(engine: Engine, folder: Path) -> None:
-    for policy in engine.open(folder).cache.policies.values():
+    for policy in engine.open(folder).policies.values():
         store = policy.units  # type: ignore[attr-defined]
         for unit in range(store.n):
             store.fetch(torch.tensor([[[unit]]]))

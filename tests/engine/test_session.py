@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -284,7 +286,7 @@ def test_stats_count_units_and_seconds(llama: Served) -> None:
 
 def test_cache_hits_and_misses_add_up_to_the_units_attended(llama: Served) -> None:
     session = llama.session()
-    policies = list(session.cache.policies.values())
+    policies = list(session.policies.values())
     for policy in policies:
         policy.record = []  # type: ignore[attr-defined]
     session.read(TEXT)
@@ -298,3 +300,20 @@ def test_cache_hits_and_misses_add_up_to_the_units_attended(llama: Served) -> No
     assert stats.cache_hits + stats.cache_misses == looked_up
     assert stats.cache_hits > 0
     assert stats.cache_misses > 0
+
+
+def test_memory_goes_with_the_session(llama: Served) -> None:
+    """Not at some later time, when the interpreter looks for cycles: it may be gigabytes."""
+    gc.collect()
+    gc.disable()
+    try:
+        session = llama.session()
+        session.read(ids(150))
+        child = session.fork()
+        list(child.generate(max_new_tokens=2))
+        policy = next(iter(session.policies.values()))
+        gone = [ref(x) for x in (session, child, policy, policy.units.views[0].slab)]  # type: ignore[attr-defined]
+        del session, child, policy
+        assert [alive() for alive in gone] == [None] * 4
+    finally:
+        gc.enable()
