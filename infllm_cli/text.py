@@ -20,8 +20,10 @@ def count(number: int) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """`3 files`, `1 file`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    """`3 files`, `1 file`, `2 policies`."""
+    if number == 1:
+        return f"{number:,} {noun}"
+    return f"{number:,} {noun[:-1]}ies" if noun.endswith("cy") else f"{number:,} {noun}s"
 
 
 def size(n_bytes: int | float) -> str:

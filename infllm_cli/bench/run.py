@@ -36,8 +36,8 @@ class Failure:
 
     @property
     def sentence(self) -> str:
-        place = f"{self.where}: " if self.where else ""
-        return f"{self.task}, {self.policy}, sample {self.id}: {place}{self.why}"
+        place = self.where if self.where else f"sample {self.id}"
+        return f"{self.task}, {self.policy}, {place}: {self.why}"
 
 
 @dataclass

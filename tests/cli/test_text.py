@@ -62,3 +62,8 @@ def test_seconds(duration, shown):
 def test_plain_table():
     table = Table(["name", "tokens"], [["a\x1b[1m", "1"], ["long name", "1,000"]])
     assert table.plain() == "name       tokens\na[1m            1\nlong name   1,000"
+
+
+def test_plurals():
+    assert [text.plural(n, "policy") for n in (0, 1, 2)] == ["0 policies", "1 policy", "2 policies"]
+    assert text.plural(1200, "file") == "1,200 files"

@@ -166,7 +166,7 @@ def test_bad_data_is_named_and_the_rest_goes_on(bench, data):
     )
     result = bench()
     assert result.code == 3
-    assert result.err.startswith("warning: failed: mine:numbers, inf-llm, sample ")
+    assert result.err.startswith("warning: failed: mine:numbers, inf-llm, numbers.jsonl:")
     assert "numbers.jsonl:3: it is not JSON" in result.err
     assert "numbers.jsonl:4 field 'context': it is missing" in result.err
     assert "numbers.jsonl:5 field 'context': it is empty" in result.err
