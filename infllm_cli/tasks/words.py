@@ -6,8 +6,17 @@ import re
 import numpy as np
 
 SPAN = 160  # characters: places are looked for in steps of this
-PLACES = 8
+PLACES = 3
 FREQUENT = 4096  # a word that stands in a text more often says too little to be looked for
+
+# English words that ask, and that a text may have rarely: they tell of the form alone.
+_ASKING = """
+a an and any are at be been by can could did do does for from had has have how i in is it its many
+me mentioned much of on or provided tell text that the their there these they this to was we were
+what when where which who whom whose why will with would you your
+"""
+ASKING = frozenset(_ASKING.split())
+ASKING_WORTH = 0.25  # of another word's
 
 _WORD = re.compile(r"\w+(?:[-'\u2019]\w+)*")
 
@@ -30,7 +39,7 @@ class Words:
         # Substrings count, which makes short words cheap, as they should be.
         self._occurrences = {word: self._lowered.count(word) for word in asked | told}
         self._worth = {
-            word: max(0.0, math.log(total / (1 + count)))
+            word: max(0.0, math.log(total / (1 + count))) * (ASKING_WORTH if word in ASKING else 1)
             for word, count in self._occurrences.items()
         }
         self._asked = sum(self._worth[word] for word in asked)
@@ -58,7 +67,9 @@ class Words:
         Ranges of characters; none where no word of the question is rare enough to tell anything.
         """
         looked_for = [
-            word for word in sorted(self._asked_words) if 0 < self._occurrences[word] <= FREQUENT
+            word
+            for word in sorted(self._asked_words - ASKING)
+            if 0 < self._occurrences[word] <= FREQUENT
         ]
         if not looked_for:
             return []

@@ -1,11 +1,11 @@
 from itertools import pairwise
 
-from infllm.cli.tasks.words import FREQUENT, SPAN, Words
+from infllm.cli.tasks.words import FREQUENT, PLACES, SPAN, Words
 
 FILL = "The sea was calm and the boats lay still. "
 
 
-def places(text: str, question: str, limit: int = 8) -> list[tuple[int, int]]:
+def places(text: str, question: str, limit: int = PLACES) -> list[tuple[int, int]]:
     return Words(text, question, "", 0.35).places(limit)
 
 
@@ -65,3 +65,12 @@ def test_nothing_asked_and_nothing_to_read():
 def test_letters_that_grow_in_lower_case_move_nothing():
     text = "\u0130" * 1000 + FILL * 20 + "pier. " + FILL * 20
     assert holds(places(text, "pier")[0], text.index("pier"))
+
+
+def test_words_that_only_ask_say_little():
+    text = "It was what it was. " + FILL * 30 + "A jsval is a word. " + FILL * 30
+    best, *_ = places(text, "What was a jsval?")
+    assert holds(best, text.index("jsval"))
+    assert places(text, "What was it?") == []
+    words = Words(text, "What was a jsval?", "", 0.35)
+    assert 0 < 2 * words.support("It was what it was.") < words.support("A jsval is a word.")
