@@ -245,11 +245,16 @@ class Sampler:
         return ids + filler[cuts[-1] :]
 
     def filler(self, rng: Random, room: int) -> tuple[list[int], list[int]]:
-        """`room` tokens of a book, and where in them sentences end."""
-        start = rng.randrange(len(self.corpus.ids) - room)
-        low, high = np.searchsorted(self.corpus.sentence_ends, [start, start + room])
-        ends = (self.corpus.sentence_ends[low:high] - start).tolist()
-        return self.corpus.ids[start : start + room].tolist(), ends
+        """`room` tokens of books, read again from the start where they are too short, and where
+        in them sentences end."""
+        books, ends = self.corpus.ids, self.corpus.sentence_ends
+        if room >= len(books):
+            times = room // len(books) + 1
+            ends = np.concatenate([ends + number * len(books) for number in range(times)])
+            books = np.tile(books, times)
+        start = rng.randrange(len(books) - room)
+        low, high = np.searchsorted(ends, [start, start + room])
+        return books[start : start + room].tolist(), (ends[low:high] - start).tolist()
 
 
 def _with_questions(

@@ -132,3 +132,13 @@ def test_a_folder_without_books_is_told(tmp_path):
 
 def test_unwrapping_keeps_paragraphs():
     assert unwrapped("a line\nof text\n\nnext\n") == "a line of text\n\nnext\n"
+
+
+def test_short_books_are_read_again_where_more_filler_is_wanted(sampler):
+    books = sampler.corpus.ids.tolist()
+    ids, ends = sampler.filler(Random(0), 2 * len(books) + 100)
+    assert len(ids) == 2 * len(books) + 100
+    start = next(i for i in range(len(books)) if ids[: len(books)] == [*books[i:], *books[:i]])
+    wanted = [(start + end) % len(books) for end in ends]
+    assert set(wanted) <= {end % len(books) for end in sampler.corpus.sentence_ends.tolist()}
+    assert len(ends) > 2 * len(sampler.corpus.sentence_ends) - 2
