@@ -39,11 +39,7 @@ class CallTokens:
         self.k_far = rotary.at(self.k, 0)
         self.q_near = rotary.run(q, self.past)
         self.q_far = rotary.at(q, config.n_local - 1)
-        # As queries meet what has left their window.
-        exact = config.far_position == "exact"
-        self.q_behind, self.k_behind = (
-            (self.q_near, self.k_near) if exact else (self.q_far, self.k_far)
-        )
+        self._exact = config.far_position == "exact"
 
     @property
     def n_new(self) -> int:
@@ -58,22 +54,32 @@ class CallTokens:
         """Keys within the windows of queries `start` to `stop - 1`."""
         return slice(max(self.rest, self.past + start - self._n_local + 1), self.past + stop)
 
-    def near_part(self, start: int, stop: int, mass: Literal["column"] | None) -> Part:
-        """Those keys, with their masses where asked for."""
+    def queries(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """[B, H, stop - start, D] for keys near and for keys behind the window.
+
+        One tensor where both are alike: `attend` joins neighbouring parts that share it.
+        """
+        near = self.q_near[:, :, start:stop]
+        return near, near if self._exact else self.q_far[:, :, start:stop]
+
+    def near_part(self, q: Tensor, start: int, stop: int, mass: Literal["column"] | None) -> Part:
+        """Keys near `q`, the queries `start` to `stop - 1`; with their masses where asked for."""
         keys = self.near(start, stop)
         band = Band(self.past + start - keys.start, 0, self._n_local)
-        q, k = self.q_near[:, :, start:stop], self.k_near[:, :, keys]
-        return Part(q, k, self.v[:, :, keys], band=band, mass=mass)
+        return Part(q, self.k_near[:, :, keys], self.v[:, :, keys], band=band, mass=mass)
 
-    def waiting_parts(self, start: int, stop: int) -> list[Part]:
-        """Keys behind a window that no unit holds yet, as far as there are any."""
+    def waiting_parts(self, q: Tensor, start: int, stop: int) -> list[Part]:
+        """Keys behind the window of `q` that no unit holds yet, as far as there are any."""
         last = self.past + stop - self._n_local
         if last <= self.rest:
             return []
         keys = slice(self.rest, last)
         band = Band(self.past + start - self.rest, self._n_local)
-        q, k = self.q_behind[:, :, start:stop], self.k_behind[:, :, keys]
-        return [Part(q, k, self.v[:, :, keys], band=band)]
+        return [Part(q, self._k_behind[:, :, keys], self.v[:, :, keys], band=band)]
+
+    @property
+    def _k_behind(self) -> Tensor:
+        return self.k_near if self._exact else self.k_far
 
     def parts_together(self, start: int, stop: int, size: int) -> tuple[Part, Part]:
         """Near and waiting keys of whole blocks of `size` queries, the blocks in place of the
@@ -91,15 +97,16 @@ class CallTokens:
         n_local = self._n_local
         oldest, n_near = self.past - n_local + 1, n_local - 1 + size
         n_waiting = self.past + size - n_local  # from the block's first waiting token on
+        q = blocks(self.q_near, 0, size)
         near = Part(
-            blocks(self.q_near, 0, size),
+            q,
             blocks(self.k_near, oldest, n_near),
             blocks(self.v, oldest, n_near),
             band=Band(n_local - 1, 0, n_local),
         )
         waiting = Part(
-            blocks(self.q_behind, 0, size),
-            blocks(self.k_behind, 0, n_waiting),
+            q if self._exact else blocks(self.q_far, 0, size),
+            blocks(self._k_behind, 0, n_waiting),
             blocks(self.v, 0, n_waiting),
             band=Band(self.past, n_local),
         )

@@ -155,9 +155,10 @@ class InfLLM(Policy):
         if self._together:
             return self._parts_together(start, stop)
         cfg, tokens = self.config, self._tokens
-        q = tokens.q_behind[:, :, start:stop]
-        parts = [tokens.near_part(start, stop, self._repr_scores.mass), *self._init_parts(q)]
-        waiting = tokens.waiting_parts(start, stop)
+        q_near, q = tokens.queries(start, stop)
+        near = tokens.near_part(q_near, start, stop, self._repr_scores.mass)
+        parts = [near, *self._init_parts(q)]
+        waiting = tokens.waiting_parts(q, start, stop)
         self._chosen = self._look_up(start, stop, [*parts, *waiting])
         if self._chosen is not None:
             assert self.units is not None
