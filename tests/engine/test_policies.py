@@ -97,21 +97,6 @@ def test_inf_llm_is_its_definition(cfg: ModelConfig, calls: list[int], seed: int
     torch.testing.assert_close(got.double(), torch.stack(want.o), atol=1e-4, rtol=1e-4)
 
 
-def test_exact_positions_need_one_rotation_of_the_queries() -> None:
-    """Parts that share the very tensor are attended in one product."""
-    cfg = ModelConfig(
-        type="inf-llm", n_init=2, n_local=8, block_size=4, exc_block_size=4, topk=2, repr_topk=1,
-        max_cached_block=4, far_position="exact",
-    )  # fmt: skip
-    policy = make_policy(cfg, layer())
-    q, k, v = (x[:, :, :37] for x in tokens(0))
-    run_policy(policy, q, k, v, Call(0, 0), DIM**-0.5)
-    policy.begin(q[:, :, :4], k[:, :, :4], v[:, :, :4], Call(37, 37))
-    near, *far = policy.parts(0, 4)
-    assert len(far) == 3  # initial tokens, units, those that wait
-    assert all(part.q is near.q for part in far)
-
-
 @pytest.mark.parametrize("policy", ["window", "stream-lm", "infinite-lm", "origin"])
 @settings(max_examples=8, deadline=None, database=None, derandomize=True)
 @given(
