@@ -14,8 +14,11 @@ from infllm.engine.errors import ConfigError
 from infllm.engine.faiss_index import FaissIndex
 from infllm.engine.layer import UnitUse
 from infllm.engine.policies.base import Policy
+from infllm.engine.policies.call_tokens import CallTokens
+from infllm.engine.policies.lookup_scores import LookupScores
+from infllm.engine.policies.representatives import Cut, open_scores, represent
 from infllm.engine.units import Run, UnitStore
-from infllm.kernels.partial_attention import Band, Part
+from infllm.kernels.partial_attention import Part
 from infllm.kernels.unit_mass import dense_lse
 from infllm.kernels.unit_topk import top_units
 
@@ -34,16 +37,6 @@ class Lookup:
     stop: int
     n_units: int  # units that could be chosen
     chosen: Tensor  # int64 [B, G, <= topk], ascending
-
-
-@dataclass(frozen=True, eq=False)
-class Cut:
-    """Units made at one cut, as recorded for inspection."""
-
-    first: int  # position of the first unit's first token, from the session's start
-    score: Tensor  # float32 [B, R, n, block_size]
-    representatives: Tensor  # int64 [B, R, n, repr_topk], offsets within the unit
-    vector: Tensor  # [B, R, n, D]
 
 
 class InfLLM(Policy):
@@ -73,8 +66,8 @@ class InfLLM(Policy):
         self.init_v: Tensor | None = None
         self.rest_k: Tensor | None = None  # [B, Hkv, R, D], not rotated
         self.rest_v: Tensor | None = None
-        # mass: score so far of each remainder token [B, H, R]; dot: running sum of the queries
-        # before it [B, H, R + 1, D], both float32
+        # What scores of the remainder's tokens go on from: float32, for mass [B, H, R], for dot
+        # [B, H, R + 1, D]
         self.account: Tensor | None = None
         self.held: Tensor | None = None  # units of the last lookup by more than one token
         self.visible = 0  # units that lookups of this group may choose (chunk_topk_calc)
@@ -87,8 +80,8 @@ class InfLLM(Policy):
         return 0 if self.init_k is None else self.init_k.shape[2]
 
     def begin(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:
-        cfg, rotary = self.config, self.layer.rotary
-        b, h, t, _ = q.shape
+        cfg = self.config
+        b, t = q.shape[0], q.shape[2]
         if self.units is None:
             self._open_store(b)
             self.rest_k, self.rest_v = k[:, :, :0], v[:, :, :0]
@@ -96,34 +89,18 @@ class InfLLM(Policy):
         assert self.rest_k is not None
         assert self.rest_v is not None
         self._call = call
-        self._k = torch.cat([self.rest_k, k], dim=2)
-        self._v = torch.cat([self.rest_v, v], dim=2)
-        self._past = self.rest_k.shape[2]  # index of the call's first token in _k
-        self._rest = 0  # index of the remainder's first token in _k
-        self._k_near = rotary.run(self._k, 0)
-        self._k_far = rotary.at(self._k, 0)
-        self._q_near = rotary.run(q, self._past)
-        self._q_far = rotary.at(q, cfg.n_local - 1)
-        if cfg.repr_score == "mass":
-            fresh = q.new_zeros(b, h, t, dtype=torch.float32)
-            self._account = fresh if self.account is None else torch.cat([self.account, fresh], 2)
-        else:
-            before = self.account
-            if before is None:
-                before = q.new_zeros(b, h, 1, q.shape[3], dtype=torch.float32)
-            sums = self._q_far.float().cumsum(dim=2) + before[:, :, -1:]
-            self._account = torch.cat([before, sums], dim=2)
-        self._query = self._mean_queries()
-        self._scored = self.units.n
-        self._scores = None
+        rest = (self.rest_k, self.rest_v)
+        self._tokens = CallTokens(cfg, self.layer.rotary, rest, (q, k, v))
+        q_far = self._tokens.q_far
+        self._repr_scores = open_scores(cfg, self.account, q_far)
         # All keys are read once a block: too slow for the many blocks of a document's chunk.
         self._by_keys = cfg.unit_score == "keys" and t <= self.query_block
-        if self.units.n > cfg.topk and self.faiss is None and not self._by_keys:
-            self._scores = self.units.scores(self._query, 0, self._scored, per_head=cfg.perhead)
+        ahead = self.faiss is None and not self._by_keys
+        self._scores = LookupScores(cfg, self.units, q_far, self.layer.n_kv_heads, ahead=ahead)
         self._pages = self._ask_early(t) if b == 1 else None
         self._together = self._may_go_together(t)
         if self._together:
-            self._cut((self._past + t - cfg.n_local) // cfg.block_size)
+            self._cut((self._tokens.past + t - cfg.n_local) // cfg.block_size)
 
     def _may_go_together(self, tokens: int) -> bool:
         """Whether no block of a call of `tokens` tokens depends on what another one attends.
@@ -134,11 +111,11 @@ class InfLLM(Policy):
         cfg, size = self.config, self.query_block
         return (
             self._pages is not None
-            and self._scores is not None
+            and self._scores.old is not None
             and cfg.repr_score == "dot"
             and not self._call.watch_units
             and self.n_init == cfg.n_init
-            and self._past >= cfg.n_local
+            and self._tokens.past >= cfg.n_local
             and tokens % size == 0
             and size % cfg.block_size == 0
         )
@@ -157,12 +134,13 @@ class InfLLM(Policy):
         # lru-s wants the masses of each block on the host.
         if not units.staging.ahead or tokens == 1 or not by_means or cfg.cache_strategy == "lru-s":
             return None
-        if self._scores is None:
-            wanted = [list(range(units.n))] * self._query.shape[1]
+        scores = self._scores.old
+        if scores is None:
+            wanted = [list(range(units.n))] * self._scores.query.shape[1]
         else:
-            best = top_units(self._scores, cfg.topk)  # int64 [1, E, G, topk]
+            best = top_units(scores, cfg.topk)  # int64 [1, E, G, topk]
             wanted = best[0].flatten(1).tolist()  # the call's one wait for the device
-        room = max(0, self._k.shape[2] - cfg.n_local) // cfg.block_size + 1
+        room = max(0, self._tokens.k.shape[2] - cfg.n_local) // cfg.block_size + 1
         pages = units.open_call(wanted, room)
         pages.load(0)
         return pages
@@ -173,49 +151,15 @@ class InfLLM(Policy):
             self.faiss = FaissIndex(batch, self.units.n_repr_heads * self.layer.head_dim)
         return self.units
 
-    def _mean_queries(self) -> Tensor:
-        """[B, E, R, D]: the far queries, averaged over each execution block."""
-        q, size = self._q_far.float(), self.query_block
-        b, h, t, d = q.shape
-        whole = t // size
-        means = q[:, :, : whole * size].view(b, h, whole, size, d).mean(dim=3)
-        if whole * size < t:
-            means = torch.cat([means, q[:, :, whole * size :].mean(dim=2, keepdim=True)], dim=2)
-        if self.config.repr_heads == "group":
-            means = means.view(b, self.layer.n_kv_heads, -1, means.shape[2], d).sum(dim=2)
-        return means.transpose(1, 2)
-
     def parts(self, start: int, stop: int) -> list[Part]:
         if self._together:
             return self._parts_together(start, stop)
-        cfg = self.config
-        first = self._past + start  # index of the block's first query in _k
-        low = max(self._rest, first - cfg.n_local + 1)
-        near = slice(low, self._past + stop)
-        self._near = near
-        q = self._q_near[:, :, start:stop]
-        parts = [
-            Part(
-                q, self._k_near[:, :, near], self._v[:, :, near],
-                band=Band(first - low, 0, cfg.n_local),
-                mass="column" if cfg.repr_score == "mass" else None,
-            )
-        ]  # fmt: skip
-        exact = cfg.far_position == "exact"
-        q_far = q if exact else self._q_far[:, :, start:stop]
-        parts += self._init_parts(q_far)
-        behind = []
-        waiting = self._past + stop - cfg.n_local  # tokens of _k that some query sees as far
-        if waiting > self._rest:
-            span = slice(self._rest, waiting)
-            k_far = self._k_near if exact else self._k_far
-            behind.append(
-                Part(
-                    q_far, k_far[:, :, span], self._v[:, :, span],
-                    band=Band(first - self._rest, cfg.n_local),
-                )
-            )  # fmt: skip
-        self._chosen = self._look_up(start, stop, [*parts, *behind])
+        cfg, tokens = self.config, self._tokens
+        q_near, q = tokens.queries(start, stop)
+        near = tokens.near_part(q_near, start, stop, self._repr_scores.mass)
+        parts = [near, *self._init_parts(q)]
+        waiting = tokens.waiting_parts(q, start, stop)
+        self._chosen = self._look_up(start, stop, [*parts, *waiting])
         if self._chosen is not None:
             assert self.units is not None
             if self._pages is None:
@@ -223,8 +167,18 @@ class InfLLM(Policy):
             else:
                 pages, table = self._pages.table(start // self.query_block, self._chosen)
             watched = self._call.watch_units or cfg.cache_strategy == "lru-s"
-            parts.append(self._unit_part(q_far, pages, table, self._chosen, watched))
-        return [*parts, *behind]
+            parts.append(self._unit_part(q, pages, table, self._chosen, watched))
+        return [*parts, *waiting]
+
+    def _parts_together(self, start: int, stop: int) -> list[Part]:
+        """Parts of several blocks of queries in place of the batch."""
+        size = self.query_block
+        near, waiting = self._tokens.parts_together(start, stop, size)
+        chosen = self._look_up_together(start // size, stop // size)
+        assert self._pages is not None
+        pages, table = self._pages.table(stop // size - 1, chosen)
+        units = self._unit_part(waiting.q, pages, table, chosen, watched=False)
+        return [near, *self._init_parts(waiting.q), units, waiting]
 
     def _init_parts(self, q: Tensor) -> list[Part]:
         """The initial tokens, as far as there are any, for far queries [B or E, H, T, D]."""
@@ -255,68 +209,9 @@ class InfLLM(Policy):
             mass="page" if watched else None,
         )  # fmt: skip
 
-    def _parts_together(self, start: int, stop: int) -> list[Part]:
-        """Parts of several blocks of queries in place of the batch: keys and values are views."""
-        cfg, size = self.config, self.query_block
-
-        def blocks(x: Tensor, first: int, n: int) -> Tensor:
-            """[E, heads, n, D] of x [1, heads, S, D]: n rows for each block, `first` on for the
-            call's first block."""
-            rows = x[0, :, first + start : first + stop - size + n]
-            return rows.unfold(1, n, size).permute(1, 0, 3, 2)
-
-        q = blocks(self._q_near, 0, size)
-        exact = cfg.far_position == "exact"
-        q_far = q if exact else blocks(self._q_far, 0, size)
-        oldest, n_near = self._past - cfg.n_local + 1, cfg.n_local - 1 + size
-        n_behind = self._past + size - cfg.n_local  # from the block's first waiting token on
-        k_far = self._k_near if exact else self._k_far
-        chosen = self._look_up_together(start // size, stop // size)
-        assert self._pages is not None
-        pages, table = self._pages.table(stop // size - 1, chosen)
-        return [
-            Part(
-                q, blocks(self._k_near, oldest, n_near), blocks(self._v, oldest, n_near),
-                band=Band(cfg.n_local - 1, 0, cfg.n_local),
-            ),
-            *self._init_parts(q_far),
-            self._unit_part(q_far, pages, table, chosen, watched=False),
-            Part(
-                q_far, blocks(k_far, 0, n_behind), blocks(self._v, 0, n_behind),
-                band=Band(self._past, cfg.n_local),
-            ),
-        ]  # fmt: skip
-
-    def _look_up_together(self, first: int, last: int) -> Tensor:
-        """Units of the call's blocks `first` to `last - 1`: int64 [E, G, topk].
-
-        All units of the call are made already; a block sees those that blocks before it made.
-        """
-        cfg, units = self.config, self.units
-        assert units is not None
-        assert self._scores is not None
-        query, old = self._query[:, first:last], self._scored
-        made = torch.arange(units.n - old, device=self.layer.device)
-        each = self.query_block // cfg.block_size
-        block = torch.arange(first, last, device=self.layer.device)
-        fresh = units.scores(query, old, units.n, per_head=cfg.perhead)  # [1, E, G, made]
-        hidden = made >= block[:, None] * each
-        fresh = fresh.masked_fill(hidden[:, None], float("-inf"))
-        chosen = top_units(torch.cat([self._scores[:, first:last], fresh], dim=-1), cfg.topk)[0]
-        self.visible = old + (last - 1) * each
-        self.held = chosen[-1:]
-        if self.record is not None:
-            for i, one in enumerate(chosen, start=first):
-                p = self._position(self._past) + i * self.query_block
-                seen = old + i * each
-                self.record.append(Lookup(p, p + self.query_block, seen, one[None]))
-        if cfg.perhead and chosen.shape[1] != self.layer.n_heads:
-            chosen = chosen.repeat_interleave(self.layer.n_heads // chosen.shape[1], dim=1)
-        return chosen
-
     def _position(self, index: int) -> int:
-        """Position from the session's start of the token at `index` of _k."""
-        return self.count - self._past + index
+        """Position from the session's start of the token at `index` of the call's keys."""
+        return self.count - self._tokens.past + index
 
     def _unit_start(self, units: Tensor) -> Tensor:
         """Position from the session's start of each unit's first token."""
@@ -335,59 +230,60 @@ class InfLLM(Policy):
         n = self.visible
         if n == 0:
             return None
-        decoding = self._k.shape[2] - self._past == 1
+        decoding = self._tokens.n_new == 1
         held = self.held if decoding and cfg.keep_units else None
         k = cfg.topk if held is None else 2 * cfg.topk
-        block = start // self.query_block
+        query, block = self._scores.query, start // self.query_block
         if n <= k:
-            b, heads = self._query.shape[0], self._query.shape[2] if cfg.perhead else 1
+            b, heads = query.shape[0], query.shape[2] if cfg.perhead else 1
             chosen = torch.arange(n, device=self.layer.device).expand(b, heads, n)
         elif self.faiss is not None:
-            chosen = self.faiss.search(self._query[:, block], k, n)
+            chosen = self.faiss.search(query[:, block], k, n)
         else:
             by_keys = self._by_keys
-            scores = self._key_scores(beside, n) if by_keys else self._block_scores(block, n)
+            scores = self._key_scores(beside, n) if by_keys else self._scores.of(block, n)
             if held is not None:
                 scores = scores.scatter(-1, held, float("inf"))
             chosen = top_units(scores, k)
         if not decoding:
             self.held = chosen
         if self.record is not None:
-            p = self._position(self._past)
-            self.record.append(Lookup(p + start, p + stop, n, chosen))
-        if cfg.perhead and chosen.shape[1] != self.layer.n_heads:
-            chosen = chosen.repeat_interleave(self.layer.n_heads // chosen.shape[1], dim=1)
-        return chosen
+            self.record.append(Lookup(self.count + start, self.count + stop, n, chosen))
+        return self._per_head(chosen)
 
-    def _block_scores(self, block: int, n: int) -> Tensor:
-        """float32 [B, G, n] scores of the first n units for one execution block.
+    def _look_up_together(self, first: int, last: int) -> Tensor:
+        """Units of the call's blocks `first` to `last - 1`: int64 [E, G, n]."""
+        size = self.query_block
+        chosen = top_units(self._scores.together(first, last), self.config.topk)[0]
+        made = size // self.config.block_size  # by each block
+        self.visible = self._scores.n_old + (last - 1) * made
+        self.held = chosen[-1:]
+        if self.record is not None:
+            for i, one in enumerate(chosen, start=first):
+                p, n = self.count + i * size, self._scores.n_old + i * made
+                self.record.append(Lookup(p, p + size, n, one[None]))
+        return self._per_head(chosen)
 
-        Units that stood at the call's start were scored for all its blocks in one product.
-        """
-        assert self.units is not None
-        old, fresh = min(n, self._scored), []
-        if self._scores is not None:
-            fresh.append(self._scores[:, block, :, :old])
-        else:
-            old = 0
-        if n > old:
-            query = self._query[:, block : block + 1]
-            fresh.append(self.units.scores(query, old, n, per_head=self.config.perhead)[:, 0])
-        return fresh[0] if len(fresh) == 1 else torch.cat(fresh, dim=-1)
+    def _per_head(self, chosen: Tensor) -> Tensor:
+        """Units [B or E, G, n] of heads that look up for themselves, for every query head."""
+        heads = self.layer.n_heads
+        if not self.config.perhead or chosen.shape[1] == heads:
+            return chosen
+        return chosen.repeat_interleave(heads // chosen.shape[1], dim=1)
 
     def _key_scores(self, beside: list[Part], n: int) -> Tensor:
         """float32 [B, G, n] scores of the first n units for the call's only block, by all keys."""
         cfg, rotary, how = self.config, self.layer.rotary, self.softmax
         assert self.units is not None
-        groups = self._query.shape[2] if cfg.perhead else 1
+        groups = self._scores.query.shape[2] if cfg.perhead else 1
         others = dense_lse(beside, how.scale, how.softcap, how.sink)
         if cfg.far_position == "exact":
             first = cfg.n_init - self._position(0)
             return self.units.log_masses(
-                self._q_near, others, n, how, groups, rope=rotary.rope, first=first
+                self._tokens.q_near, others, n, how, groups, rope=rotary.rope, first=first
             )
         # What a rotation to position 0 would do to all keys (YaRN's scale), done to the queries.
-        return self.units.log_masses(rotary.at(self._q_far, 0), others, n, how, groups)
+        return self.units.log_masses(rotary.at(self._tokens.q_far, 0), others, n, how, groups)
 
     def update(self, start: int, stop: int, masses: list[Tensor | None]) -> None:
         if self._together:
@@ -395,13 +291,13 @@ class InfLLM(Policy):
             self._pages.load(stop // self.query_block + TOGETHER - 1)
             return
         if masses[0] is not None:
-            self._account[:, :, self._near] += masses[0]
+            self._repr_scores.add(self._tokens.near(start, stop), masses[0])
         self._note_unit_mass(masses)
-        cfg = self.config
-        end = self._past + stop
-        if self.n_init < cfg.n_init and end - self._rest > cfg.n_local:
-            self._grow_init(min(cfg.n_init - self.n_init, end - self._rest - cfg.n_local))
-        n = (end - self._rest - cfg.n_local) // cfg.block_size
+        cfg, tokens = self.config, self._tokens
+        far = tokens.past + stop - cfg.n_local  # keys before this one are behind all windows
+        if self.n_init < cfg.n_init and far > tokens.rest:
+            self._grow_init(min(cfg.n_init - self.n_init, far - tokens.rest))
+        n = (far - tokens.rest) // cfg.block_size
         if n > 0:
             self._cut(n)
         if self._pages is not None:  # while the device computes this block
@@ -420,68 +316,41 @@ class InfLLM(Policy):
             self._call.unit_uses.append(UnitUse(self.layer.index, start, mass))
 
     def _grow_init(self, n: int) -> None:
-        moved = slice(self._rest, self._rest + n)
-        k, v = self._k[:, :, moved], self._v[:, :, moved]
+        tokens = self._tokens
+        moved = slice(tokens.rest, tokens.rest + n)
+        k, v = tokens.k[:, :, moved], tokens.v[:, :, moved]
         self.init_k = k.clone() if self.init_k is None else torch.cat([self.init_k, k], dim=2)
         self.init_v = v.clone() if self.init_v is None else torch.cat([self.init_v, v], dim=2)
-        self._rest += n
+        tokens.rest += n
 
     def _cut(self, n: int) -> None:
         """Make the remainder's first n * block_size tokens units."""
-        cfg = self.config
-        a, z = self._rest, self._rest + n * cfg.block_size
-        k_far = self._k_far[:, :, a:z].unflatten(2, (n, -1))  # [B, Hkv, n, block_size, D]
-        score = self._repr_scores(a, z).unflatten(2, (n, -1))  # [B, H, n, block_size]
-        b, h = score.shape[:2]
-        if cfg.repr_heads == "group":
-            score = score.view(b, k_far.shape[1], -1, *score.shape[2:]).sum(dim=2)
-        best = score.topk(cfg.repr_topk, dim=-1).indices  # [B, R, n, repr_topk]
-        keys = k_far
-        if score.shape[1] != k_far.shape[1]:
-            keys = k_far.repeat_interleave(h // k_far.shape[1], dim=1)
-        at = best[..., None].expand(*best.shape, keys.shape[-1])
-        vector = keys.gather(3, at).float().mean(dim=3)  # [B, R, n, D]
         assert self.units is not None
-        k = self._k[:, :, a:z].unflatten(2, (n, -1))
-        self.units.append(k, self._v[:, :, a:z].unflatten(2, (n, -1)), vector)
+        tokens = self._tokens
+        a, z = tokens.rest, tokens.rest + n * self.config.block_size
+        k_far = tokens.k_far[:, :, a:z]
+        score = self._repr_scores.of(a, z, k_far)
+        cut = represent(self.config, self._position(a), score, k_far)
+        k, v = (x[:, :, a:z].unflatten(2, (n, -1)) for x in (tokens.k, tokens.v))
+        self.units.append(k, v, cut.vector)
         if self.faiss is not None:
-            self.faiss.add(vector)
+            self.faiss.add(cut.vector)
         if self.record is not None:
-            self.record.append(Cut(self._position(a), score, best, vector))
-        self._rest = z
-
-    def _repr_scores(self, a: int, z: int) -> Tensor:
-        """float32 [B, H, z - a]: how much the window's queries wanted each token.
-
-        mass: softmax weight received while near (published code). dot: mean of q.k over the
-        n_local queries that had it near (InfLLM, eq. 2), q rotated to the far position.
-        """
-        cfg = self.config
-        if cfg.repr_score == "mass":
-            return self._account[:, :, a:z]
-        window = self._account[:, :, a + cfg.n_local : z + cfg.n_local] - self._account[:, :, a:z]
-        b, h, n, d = window.shape
-        k = self._k_far[:, :, None, a:z].float()  # [B, Hkv, 1, n, D]
-        window = window.view(b, k.shape[1], -1, n, d)
-        return (window * k).sum(dim=-1).view(b, h, n) / cfg.n_local
+            self.record.append(cut)
+        tokens.rest = z
 
     def in_sight(self) -> list[tuple[int, int]]:
         rest = 0 if self.rest_k is None else self.rest_k.shape[2]
         return [(0, self.n_init), (self.count - rest, self.count)]
 
     def end(self) -> None:
-        self.count += self._k.shape[2] - self._past
-        self.rest_k = self._k[:, :, self._rest :].clone()
-        self.rest_v = self._v[:, :, self._rest :].clone()
-        account = self._account[:, :, self._rest :]
-        # Rebased, so that the sums of a long document never lose precision.
-        self.account = (
-            account.clone() if self.config.repr_score == "mass" else account - account[:, :, :1]
-        )
-        del self._k, self._v, self._k_near, self._k_far, self._q_near, self._q_far
+        self.count += self._tokens.n_new
+        self.rest_k, self.rest_v = self._tokens.remainder()
+        self.account = self._repr_scores.rest(self._tokens.rest)
+        del self._tokens, self._repr_scores, self._scores, self._call
         assert self.units is not None
         self.units.close_call()
-        del self._account, self._query, self._scores, self._call, self._pages
+        del self._pages
         self._chosen = None
 
     def fork(self) -> Self:

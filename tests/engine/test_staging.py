@@ -236,6 +236,24 @@ def test_the_host_waits_once_a_call(
         assert waits == (["tolist"] if chunk > 0 else []), chunk
 
 
+@pytest.mark.parametrize("staging", [Staging, LateStaging])
+def test_parts_at_exact_positions_share_one_tensor_of_queries(
+    staging: type[Staging], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that they are attended in one product, block by block as well as together."""
+    monkeypatch.setattr(units_module, "make_staging", lambda device: staging())
+    settings = {**SMALL_MEMORY, "repr_score": "dot", "far_position": "exact", "kv_dtype": "fp32"}
+    policy = InfLLM(ModelConfig(**settings), layer())
+    q, k, v = (torch.randn(1, heads, 80, 16) for heads in (4, 2, 2))
+    run_policy(policy, q, k, v, Call(0, 0), 0.25)
+    policy.begin(q, k, v, Call(80, 80))
+    start, stop = policy.spans(80)[0]
+    assert (stop - start > policy.query_block) == (staging is LateStaging)
+    near, *far = policy.parts(start, stop)
+    assert len(far) == 3  # initial tokens, units, and what waits to become one
+    assert all(part.q is near.q for part in far)
+
+
 def layer() -> Layer:
     freq = 100.0 ** (-torch.arange(8, dtype=torch.float64) / 8)
     return Layer(0, 4, 2, 16, torch.device("cpu"), torch.float32, Rotary(Rope(freq)))

@@ -1,0 +1,70 @@
+"""Scores of units for the execution blocks of one call, by representatives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from infllm.engine.config import ModelConfig
+    from infllm.engine.units import UnitStore
+
+
+class LookupScores:
+    """Products of each block's mean query with the units' representatives."""
+
+    def __init__(
+        self, config: ModelConfig, units: UnitStore, q: Tensor, n_kv_heads: int, *, ahead: bool
+    ) -> None:
+        """q [B, H, T, D] at the far position. `ahead`: score the units that stand for all blocks
+        in one product, where a lookup has a choice."""
+        self._config = config
+        self._units = units
+        self.query = _mean_queries(config, q, n_kv_heads)  # [B, E, R, D]
+        self.n_old = units.n  # units that stand at the call's start
+        self.old: Tensor | None = None  # float32 [B, E, G, n_old]
+        if ahead and self.n_old > config.topk:
+            self.old = self._score(self.query, 0, self.n_old)
+
+    def of(self, block: int, n: int) -> Tensor:
+        """float32 [B, G, n]: the first n units for one block."""
+        old, scores = min(n, self.n_old), []
+        if self.old is not None:
+            scores.append(self.old[:, block, :, :old])
+        else:
+            old = 0
+        if n > old:
+            scores.append(self._score(self.query[:, block : block + 1], old, n)[:, 0])
+        return scores[0] if len(scores) == 1 else torch.cat(scores, dim=-1)
+
+    def together(self, first: int, last: int) -> Tensor:
+        """float32 [B, E, G, n]: all units for blocks `first` to `last - 1`, scored ahead.
+
+        All units of the call are made already; a block sees those that blocks before it made.
+        """
+        assert self.old is not None
+        n, query = self._units.n, self.query[:, first:last]
+        made = torch.arange(n - self.n_old, device=query.device)
+        block = torch.arange(first, last, device=query.device)
+        fresh = self._score(query, self.n_old, n)
+        hidden = made >= block[:, None] * (self._config.exc_block_size // self._config.block_size)
+        fresh = fresh.masked_fill(hidden[:, None], float("-inf"))
+        return torch.cat([self.old[:, first:last], fresh], dim=-1)
+
+    def _score(self, query: Tensor, start: int, stop: int) -> Tensor:
+        return self._units.scores(query, start, stop, per_head=self._config.perhead)
+
+
+def _mean_queries(config: ModelConfig, q: Tensor, n_kv_heads: int) -> Tensor:
+    """[B, E, R, D]: q averaged over each execution block."""
+    q, size = q.float(), config.exc_block_size
+    b, h, t, d = q.shape
+    whole = t // size
+    means = q[:, :, : whole * size].view(b, h, whole, size, d).mean(dim=3)
+    if whole * size < t:
+        means = torch.cat([means, q[:, :, whole * size :].mean(dim=2, keepdim=True)], dim=2)
+    if config.repr_heads == "group":
+        means = means.view(b, n_kv_heads, -1, means.shape[2], d).sum(dim=2)
+    return means.transpose(1, 2)

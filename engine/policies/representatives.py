@@ -1,0 +1,111 @@
+"""Representatives of units: the tokens' scores while they wait, and the vector of the best."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from infllm.engine.config import ModelConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """Units made at one cut, as recorded for inspection."""
+
+    first: int  # position of the first unit's first token, from the session's start
+    score: Tensor  # float32 [B, R, n, block_size]
+    representatives: Tensor  # int64 [B, R, n, repr_topk], offsets within the unit
+    vector: Tensor  # [B, R, n, D]
+
+
+class ReprScores(abc.ABC):
+    """How much the window's queries wanted each token: of the remainder and of one call.
+
+    Tokens count from the remainder's first at the call's start.
+    """
+
+    mass: ClassVar[Literal["column"] | None] = None  # what attention must tell of near keys
+
+    def add(self, near: slice, mass: Tensor) -> None:  # noqa: B027
+        """Take in the masses [B, H, n] that tokens `near` received from one block."""
+
+    @abc.abstractmethod
+    def of(self, start: int, stop: int, k: Tensor) -> Tensor:
+        """float32 [B, H, n]: tokens `start` to `stop - 1`, whose far keys are k [B, Hkv, n, D]."""
+
+    @abc.abstractmethod
+    def rest(self, start: int) -> Tensor:
+        """What the next call needs of tokens `start` on."""
+
+
+class MassScores(ReprScores):
+    """Softmax weight received while near (published code)."""
+
+    mass = "column"
+
+    def __init__(self, before: Tensor | None, q: Tensor) -> None:
+        """`before`: [B, H, R], what the last call's `rest` gave; q [B, H, T, D]."""
+        fresh = q.new_zeros(q.shape[:3], dtype=torch.float32)
+        self._sums = fresh if before is None else torch.cat([before, fresh], dim=2)
+
+    def add(self, near: slice, mass: Tensor) -> None:
+        self._sums[:, :, near] += mass
+
+    def of(self, start: int, stop: int, k: Tensor) -> Tensor:
+        return self._sums[:, :, start:stop]
+
+    def rest(self, start: int) -> Tensor:
+        return self._sums[:, :, start:].clone()
+
+
+class DotScores(ReprScores):
+    """Mean of q.k over the n_local queries that had the token near, at the far position (InfLLM,
+    eq. 2)."""
+
+    def __init__(self, before: Tensor | None, q: Tensor, n_local: int) -> None:
+        """`before`: [B, H, R + 1, D], what the last call's `rest` gave; q [B, H, T, D], far."""
+        if before is None:
+            before = q.new_zeros(*q.shape[:2], 1, q.shape[3], dtype=torch.float32)
+        sums = q.float().cumsum(dim=2) + before[:, :, -1:]
+        self._sums = torch.cat([before, sums], dim=2)  # of the queries before each token
+        self._n_local = n_local
+
+    def of(self, start: int, stop: int, k: Tensor) -> Tensor:
+        near = slice(start + self._n_local, stop + self._n_local)
+        window = self._sums[:, :, near] - self._sums[:, :, start:stop]
+        b, h, n, d = window.shape
+        window = window.view(b, k.shape[1], -1, n, d)
+        return (window * k[:, :, None].float()).sum(dim=-1).view(b, h, n) / self._n_local
+
+    def rest(self, start: int) -> Tensor:
+        # Rebased, so that the sums of a long document never lose precision.
+        return self._sums[:, :, start:] - self._sums[:, :, start : start + 1]
+
+
+def open_scores(config: ModelConfig, before: Tensor | None, q: Tensor) -> ReprScores:
+    """Scores for a call with queries q [B, H, T, D] at the far position, `before` by `rest`."""
+    if config.repr_score == "mass":
+        return MassScores(before, q)
+    return DotScores(before, q, config.n_local)
+
+
+def represent(config: ModelConfig, first: int, score: Tensor, k: Tensor) -> Cut:
+    """Units of whole runs of tokens from position `first` on.
+
+    score [B, H, n * block_size] by `ReprScores.of`; far keys k [B, Hkv, n * block_size, D].
+    """
+    score = score.unflatten(2, (-1, config.block_size))  # [B, H, n, block_size]
+    keys = k.unflatten(2, (-1, config.block_size))  # [B, Hkv, n, block_size, D]
+    b, h = score.shape[:2]
+    if config.repr_heads == "group":
+        score = score.view(b, k.shape[1], -1, *score.shape[2:]).sum(dim=2)
+    best = score.topk(config.repr_topk, dim=-1).indices  # [B, R, n, repr_topk]
+    if score.shape[1] != k.shape[1]:
+        keys = keys.repeat_interleave(h // k.shape[1], dim=1)
+    at = best[..., None].expand(*best.shape, keys.shape[-1])
+    return Cut(first, score, best, keys.gather(3, at).float().mean(dim=3))
