@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from infllm.engine.layer import Call, UnitUse
 from infllm.engine.memory_file import MemoryWriter
 from infllm.engine.policies import InfLLM, Policy, make_policy
 from infllm.engine.sampling import Sampler
+from infllm.engine.told import Stats, Token, UnitMass
 
 if TYPE_CHECKING:
     from infllm.engine.config import ModelConfig
@@ -25,43 +25,6 @@ if TYPE_CHECKING:
     from infllm.engine.manifest import Manifest
 
 LOGIT_BYTES = 256 * 2**20  # of one block of logits while scoring
-
-
-@dataclass(frozen=True)
-class UnitMass:
-    """Tokens start to stop - 1 (absolute) and the attention mass that a token gave them.
-
-    The mass is a mean over layers and query heads: at most 1 over all units of a token.
-    """
-
-    start: int
-    stop: int
-    mass: float
-
-
-@dataclass(frozen=True)
-class Token:
-    """One generated token, with the units that the step which chose it attended."""
-
-    id: int
-    units: list[UnitMass] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Counts in tokens, units and bytes; seconds of wall time."""
-
-    tokens_given: int
-    tokens_read: int
-    tokens_pending: int
-    units: int
-    cache_hits: int
-    cache_misses: int
-    device_bytes: int
-    host_bytes: int
-    disk_bytes: int
-    seconds_reading: float
-    seconds_generating: float
 
 
 class Session:
