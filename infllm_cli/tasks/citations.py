@@ -153,12 +153,6 @@ def supporting(
     return sorted(scored, key=lambda found: (-found.score, found.start))
 
 
-def places_of_words(passages: Passages, question: str) -> list[Place]:
-    """Where most of the question's words stand together, whatever attended there."""
-    words = Words(passages.collection.text, question, "", TOLD_SHARE)
-    return [(*passages.tokens(start, stop), 0.0) for start, stop in words.places()]
-
-
 def sentences(text: str, start: int, stop: int) -> list[tuple[int, int]]:
     """The whole sentences that touch text[start:stop], as character ranges without blanks around.
 

@@ -13,7 +13,6 @@ from infllm.cli.tasks.citations import (
     Evidence,
     Found,
     cite,
-    places_of_words,
     supporting,
 )
 
@@ -115,12 +114,11 @@ def session_sights(session: "Session") -> list[tuple[int, int, float]]:
 def find_sentences(
     engine: "Engine", memory: Memory, session: "Session", question: str, tail_ids: list[int]
 ) -> list[Found]:
-    """The sentences that a question finds in a memory, by attention and by its words; the best of
-    them is asked along with it for those that a second step needs."""
+    """The sentences that a question finds in a memory; the best of them is asked along with it
+    for those that a second step needs."""
     assert engine.tokenizer is not None
     text = memory.collection.text
     places = Evidence([attended_units(session)]).ranked()
-    places += places_of_words(memory.passages, question)
     first = supporting(memory.passages, places, question, "")
     first = [found for found in first[:FIRST_LOOK] if found.score >= OF_BEST * first[0].score]
     if not first:
@@ -128,7 +126,6 @@ def find_sentences(
     best = " ".join(text[first[0].start : first[0].stop].split())
     again = look(memory, [*engine.tokenizer.encode(f"\n\n{best}", inner=True), *tail_ids])
     places = Evidence([attended_units(again)]).ranked()
-    places += places_of_words(memory.passages, f"{question} {best}")
     seen = {(found.start, found.stop) for found in first}
     second = [
         found
