@@ -13,6 +13,10 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 
+def _named(argument: str) -> str:
+    return Path(argument).name if argument.startswith("/") else argument
+
+
 def environment() -> dict[str, Any]:
     """What the figures depend on."""
     import torch
@@ -30,5 +34,6 @@ def environment() -> dict[str, Any]:
         "date": datetime.date.today().isoformat(), "cpu": cpu, "cores": os.cpu_count(),
         "threads": torch.get_num_threads(), "python": platform.python_version(),
         "torch": torch.__version__, "transformers": transformers.__version__,
-        "command": " ".join(["python", *sys.argv]),
+        # Of paths the name alone: where files lie changes no figure, and concerns nobody.
+        "command": " ".join(["python", *map(_named, sys.argv)]),
     }  # fmt: skip
