@@ -97,7 +97,8 @@ def main() -> None:
             counts, _ = finished(bench(folder, args, "--workers", str(workers[1])))
             runs.append(
                 {
-                    "killed_at_result": results, "and_seconds": round(after, 2), "workers": workers, "left": left, **counts,
+                    "killed_at_result": results, "and_seconds": round(after, 2), "workers": workers,
+                    "left": left, **counts,
                     "nothing_twice": counts["kept"] == left and counts["made"] == total - left,
                     "same_bytes": contents(folder) == wanted,
                 }
