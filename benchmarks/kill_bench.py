@@ -51,14 +51,16 @@ def whole_lines(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder.glob("*/*.jsonl"))
 
 
-def killed(command: list[str], after: float) -> None:
-    """Run a command in a session of its own, and kill all of it after so many seconds."""
+def killed(command: list[str], folder: Path, results: int, after: float) -> None:
+    """Run a command in a session of its own, and kill all of it so many seconds after so many
+    results are on the disk: by results, since a busy machine makes times mean nothing."""
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
-    try:
-        process.wait(after)
-    except subprocess.TimeoutExpired:
+    while process.poll() is None and whole_lines(folder) < results:
+        time.sleep(0.01)
+    time.sleep(after)
+    if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.wait()
 
 
 def finished(command: list[str]) -> tuple[dict[str, int], float]:
@@ -86,17 +88,17 @@ def main() -> None:
         counts, whole_seconds = finished(bench(place / "whole", args))
         wanted = contents(place / "whole")
         total = counts["made"]
-        # The kills fall where results are written, not only where the model is being loaded.
         for number in range(args.times):
             folder = place / f"killed-{number}"
             workers = [1, 1] if number < args.times - 1 else [2, 1]
-            after = rng.uniform(0.4, 1.0) * whole_seconds
-            killed(bench(folder, args, "--workers", str(workers[0])), after)
+            results, after = rng.randrange(total), rng.uniform(0, 0.5)
+            killed(bench(folder, args, "--workers", str(workers[0])), folder, results, after)
             left = whole_lines(folder)
             counts, _ = finished(bench(folder, args, "--workers", str(workers[1])))
             runs.append(
                 {
-                    "killed_after_s": round(after, 2), "workers": workers, "left": left, **counts,
+                    "killed_at_result": results, "and_seconds": round(after, 2), "workers": workers,
+                    "left": left, **counts,
                     "nothing_twice": counts["kept"] == left and counts["made"] == total - left,
                     "same_bytes": contents(folder) == wanted,
                 }

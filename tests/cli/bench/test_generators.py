@@ -294,14 +294,14 @@ def test_what_is_missing_is_asked_for(made):
         ("ruler:niah_single_2", {"haystack": None}, "--haystack"),
         ("babilong:qa1", {"haystack": None}, "--haystack"),
         ("ruler:qa_1", {"qa": None}, "--qa"),
-        ("ruler:vt", {"lengths": []}, "--lengths"),
+        ("ruler:vt", {"lengths": []}, "--len"),
     ):
         with pytest.raises(UsageError) as raised:
             made(name, 2048, **changes)
         assert hint in raised.value.hint
     with pytest.raises(UsageError, match="300 tokens are too few: what must be") as raised:
         made("ruler:niah_multivalue", 300)
-    assert "choose longer --lengths" in raised.value.hint
+    assert "choose a longer --len" in raised.value.hint
 
 
 def test_files_that_count(files):
