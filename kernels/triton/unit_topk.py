@@ -76,7 +76,7 @@ def unit_scores(query: Tensor, index: Tensor, *, per_head: bool = False) -> Tens
 def _order(score):
     """Unsigned integers in the order of float32 scores."""
     bits = score.to(tl.uint32, bitcast=True)
-    return tl.where(bits >> 31 == 1, ~bits, bits | 0x80000000)
+    return tl.where(bits >> 31 == 1, bits ^ 0xFFFFFFFF, bits | 0x80000000)
 
 
 @triton.jit(do_not_specialize=["n_units", "k"])
