@@ -26,7 +26,7 @@ from infllm.kernels.triton.tiles import (
     unit_tile,
 )
 from infllm.kernels.triton.unit_mass import unit_lse_kernel
-from infllm.kernels.triton.unit_topk import BINS, top_units_kernel, unit_scores_kernel
+from infllm.kernels.triton.unit_topk import BINS, WARPS, top_units_kernel, unit_scores_kernel
 
 TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
@@ -269,7 +269,7 @@ def variants() -> tuple[Variant, ...]:
                 top_units_kernel,
                 {"scores": "*fp32", "out": "*i64"},
                 {"BLOCK": block, "BINS": BINS},
-                8,
+                WARPS,
                 3,
                 quick=block == 4096,
             )
