@@ -1,6 +1,5 @@
 """One sample under one memory policy: read once, asked turn by turn, scored."""
 
-import gc
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,9 +16,6 @@ from infllm.engine.errors import EngineError
 if TYPE_CHECKING:
     from infllm.cli.bench.suites import Task
     from infllm.engine import Engine, Session
-
-# A session is freed by the garbage collector alone, which does not know how large it is.
-COLLECT_EVERY = 2**18  # tokens
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,6 @@ class Examiner:
         self.engine = engine
         self.official = official
         self.told = told
-        self._since_collection = 0
 
     def examine(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         """The outcomes of all jobs, in order. What fails is an outcome, too.
@@ -138,10 +133,6 @@ class Examiner:
             session.read(part)
             self.told(len(part))
         session.end()
-        self._since_collection += len(ids)
-        if self._since_collection >= COLLECT_EVERY:
-            self._since_collection = 0
-            gc.collect()
 
 
 def failure(id: str, meta: dict[str, Any], error: BaseException, where: str = "") -> dict[str, Any]:
