@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from infllm.engine.loading import load
     from infllm.engine.memory_file import MemoryWriter
     from infllm.engine.memory_reader import verify
+    from infllm.engine.results import Token
     from infllm.engine.session import Session
-    from infllm.engine.told import Token
 
 __all__ = ["Engine", "MemoryWriter", "Session", "Token", "attach", "load", "verify"]
 
@@ -22,7 +22,7 @@ _HOMES = {
     "verify": "infllm.engine.memory_reader",
     "MemoryWriter": "infllm.engine.memory_file",
     "Session": "infllm.engine.session",
-    "Token": "infllm.engine.told",
+    "Token": "infllm.engine.results",
 }
 
 

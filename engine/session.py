@@ -16,8 +16,8 @@ from infllm.engine.fingerprint import settings_key
 from infllm.engine.layer import Call, UnitUse
 from infllm.engine.memory_file import MemoryWriter
 from infllm.engine.policies import InfLLM, Policy, make_policy
+from infllm.engine.results import Stats, Token, UnitMass
 from infllm.engine.sampling import Sampler
-from infllm.engine.told import Stats, Token, UnitMass
 
 if TYPE_CHECKING:
     from infllm.engine.config import ModelConfig

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from infllm.cli.bench.report import Report
     from infllm.cli.tasks.passkey import Trial
     from infllm.cli.tasks.perplexity import Perplexity
-    from infllm.engine.told import UnitMass
+    from infllm.engine.results import UnitMass
 
 FORMATS = (".png", ".pdf", ".svg")
 

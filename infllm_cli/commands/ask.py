@@ -11,7 +11,7 @@ from infllm.cli.output import Output
 if TYPE_CHECKING:
     from infllm.cli.memory import Memory
     from infllm.cli.tasks.questions import Reply
-    from infllm.engine.told import UnitMass
+    from infllm.engine.results import UnitMass
 
 Question = Annotated[
     str | None,

@@ -10,8 +10,8 @@ from infllm.cli.text import clean
 
 if TYPE_CHECKING:
     from infllm.engine import Session
+    from infllm.engine.results import UnitMass
     from infllm.engine.tokenizer import Tokenizer
-    from infllm.engine.told import UnitMass
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from infllm.cli.text import one_line
 
 if TYPE_CHECKING:
-    from infllm.engine.told import UnitMass
+    from infllm.engine.results import UnitMass
 
 SHADES = " ░▒▓█"
 ASCII_SHADES = " .:*#"

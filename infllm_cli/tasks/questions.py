@@ -18,7 +18,7 @@ from infllm.cli.tasks.citations import (
 
 if TYPE_CHECKING:
     from infllm.engine import Engine, Session
-    from infllm.engine.told import UnitMass
+    from infllm.engine.results import UnitMass
 
 WINDOW_SHARE = 0.75  # of the window that question and passages read back may fill
 FIRST_LOOK = 5  # sentences at most

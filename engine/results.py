@@ -1,4 +1,4 @@
-"""What a session tells: generated tokens, what they attended, and counts."""
+"""What a session gives: generated tokens, what they attended, and counts."""
 
 from __future__ import annotations
 
