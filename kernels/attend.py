@@ -111,7 +111,7 @@ def _attend_fused(
     start = 0
     for part, n in zip(parts, n_keys, strict=True):
         if part.band is not None:
-            _hide(by_head[..., start : start + n], part.band)
+            _hide(by_head[..., start : start + n], part)
         start += n
     if sink is not None:
         by_head[..., -1] = sink.float()[None, :, None]
@@ -128,11 +128,18 @@ def _attend_fused(
     return o.view(b, h, t, -1), masses
 
 
-def _hide(logits: Tensor, band: Band) -> None:
-    """Put minus infinity at the keys that `band` hides in logits [B, H, T, S], in place.
+def _hide(logits: Tensor, part: Part) -> None:
+    """Put minus infinity at the keys that the band hides in logits [B, H, T, S], in place.
 
     In a window only the columns near both ends need it: all queries see what lies between.
     """
+    band = part.band
+    assert band is not None
+    if part.shift is not None:
+        hidden = part.hidden()
+        assert hidden is not None
+        logits.masked_fill_(hidden, float("-inf"))
+        return
     t, n = logits.shape[2:]
     start, stop = band.clear(t, n)
     if start > 0:
@@ -177,7 +184,7 @@ def _flash(part: Part, scale: float) -> tuple[Tensor, Tensor]:
     t, n = part.q.shape[2], part.n_keys
     h = part.q.shape[1]
     hidden = part.hidden()
-    causal = hidden is not None and part.band == Band(0, 0) and t == n
+    causal = hidden is not None and part.band == Band(0, 0) and part.shift is None and t == n
     bias = None
     if hidden is not None and not causal:
         if bool(hidden.all(dim=-1).any()):

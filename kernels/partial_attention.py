@@ -28,11 +28,15 @@ class Band:
     low: int
     high: int | None = None
 
-    def visible(self, n_queries: int, n_keys: int, device: torch.device) -> Tensor:
-        """bool [n_queries, n_keys]."""
+    def visible(
+        self, n_queries: int, n_keys: int, device: torch.device, shift: Tensor | None = None
+    ) -> Tensor:
+        """bool [n_queries, n_keys]; `shift` int64 [] or [1] is added to all distances."""
         t = torch.arange(n_queries, device=device)[:, None]
         s = torch.arange(n_keys, device=device)[None, :]
         distance = self.offset + t - s
+        if shift is not None:
+            distance = distance + shift
         seen = distance >= self.low
         return seen if self.high is None else seen & (distance < self.high)
 
@@ -53,7 +57,8 @@ class Part:
 
     `rope` and `first` (position of a page's first key, or of the first dense key, relative to the
     same origin that rotated q) make the kernel rotate keys as it loads them; without, keys are used
-    as stored. `band` hides keys by distance; paged keys have none.
+    as stored. `band` hides keys by distance; paged keys have none. `shift` is added to the band's
+    distances and read when the kernel runs: a recorded launch follows it.
     Keys and values may be codes of `quantize`: they are worth `codes * scale`, in q's dtype, with
     `k_scale` and `v_scale` shaped as k and v but for the last dimension, 1.
     `mass` asks for the softmax weight that the keys receive, summed over the queries: `column` per
@@ -65,6 +70,7 @@ class Part:
     v: Tensor
     table: Tensor | None = None  # int64 [B, G, n]
     band: Band | None = None
+    shift: Tensor | None = None  # int64 [1]
     rope: Rope | None = None
     first: Tensor | None = None  # int64 [B, G, n], or [] for dense keys
     mass: Literal["column", "page"] | None = None
@@ -81,9 +87,11 @@ class Part:
     def hidden(self) -> Tensor | None:
         """bool [T, S] of what the band hides, or None when it hides nothing."""
         n_queries, n_keys = self.q.shape[2], self.n_keys
-        if self.band is None or self.band.clear(n_queries, n_keys) == (0, n_keys):
+        if self.band is None:
             return None
-        return ~self.band.visible(n_queries, n_keys, self.q.device)
+        if self.shift is None and self.band.clear(n_queries, n_keys) == (0, n_keys):
+            return None
+        return ~self.band.visible(n_queries, n_keys, self.q.device, self.shift)
 
 
 def gather_keys(part: Part) -> tuple[Tensor, Tensor]:

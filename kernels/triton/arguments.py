@@ -18,7 +18,7 @@ class KeyArguments:
 
     q: Tensor  # [B, H, T, D], the last stride 1
     tensors: tuple[Tensor | None, ...]  # table, scales of k and v, cos and sin of pages and places
-    band: tuple[int, int, int]  # offset, low, high
+    band: tuple[Tensor | None, int, int, int]  # shift, offset, low, high
     key_strides: tuple[int, ...]  # page or batch, head and row of k, v and their scales
     table_strides: tuple[int, int]  # batch and group
     group: int  # query heads that share a program
@@ -44,7 +44,7 @@ def arguments_of(part: Part) -> KeyArguments:
     return KeyArguments(
         part.q if part.q.stride(-1) == 1 else part.q.contiguous(),
         (table, *scales, *_rope_tables(part)),
-        (0, 0, 0) if band is None else (band.offset, band.low, band.high or 0),
+        (None, 0, 0, 0) if band is None else (part.shift, band.offset, band.low, band.high or 0),
         tuple(strides),
         (0, 0)
         if table is None

@@ -21,7 +21,7 @@ from infllm.kernels.triton.tiles import mass_tile, padded
 @triton.jit(do_not_specialize=["n_queries", "n_keys", "offset", "low", "high"])
 def part_mass_kernel(
     q, k, lse, mass, table, k_scale, page_cos, page_sin, place_cos, place_sin,
-    n_heads, n_queries, n_keys, offset, low, high, scale, softcap,
+    n_heads, n_queries, n_keys, shift, offset, low, high, scale, softcap,
     q_batch, q_head, q_row, k_page, k_head, k_row, ks_page, ks_head, ks_row,
     table_batch, table_group,
     GROUP: tl.constexpr, KV_GROUP: tl.constexpr, PAGE: tl.constexpr,
@@ -60,6 +60,8 @@ def part_mass_kernel(
     )  # fmt: skip
     keys = tl.trans(keys.to(q.dtype.element_ty))
 
+    if shift is not None:
+        offset += tl.load(shift).to(tl.int32)
     first, last = 0, n_queries  # queries that see some key of the tile
     if BANDED:
         first = tl.maximum(0, start + low - offset) // BLOCK_M * BLOCK_M

@@ -100,7 +100,7 @@ def _tile(
 @triton.jit(do_not_specialize=["n_queries", "n_keys", "split", "offset", "low", "high"])
 def partial_attention_kernel(
     q, k, v, o, lse, table, k_scale, v_scale, page_cos, page_sin, place_cos, place_sin,
-    n_heads, n_queries, n_keys, split, offset, low, high, scale, softcap,
+    n_heads, n_queries, n_keys, split, shift, offset, low, high, scale, softcap,
     q_batch, q_head, q_row, k_page, k_head, k_row, v_page, v_head, v_row,
     ks_page, ks_head, ks_row, vs_page, vs_head, vs_row,
     table_batch, table_group, o_split, lse_split,
@@ -150,6 +150,8 @@ def partial_attention_kernel(
     t_last = tl.minimum(n_queries - 1, (tl.program_id(0) * BLOCK_M + BLOCK_M - 1) // GROUP)
     begin = z * split
     end = tl.minimum(n_keys, begin + split)
+    if shift is not None:
+        offset += tl.load(shift).to(tl.int32)
     first, last, clear, dim = _band_ranges(
         t_first, t_last, begin, end, offset, low, high, BANDED, BOUNDED, BLOCK_N
     )

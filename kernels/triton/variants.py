@@ -72,6 +72,7 @@ class Keys:
     page: int = 0
     banded: bool = False
     bounded: bool = False
+    shifted: bool = False
     softcap: bool = False
     stored: str | None = None  # type of codes
     rotary: bool = False
@@ -88,15 +89,16 @@ INT8 = Keys("units int8", page=128, stored="i8")
 FP8 = Keys("units fp8", page=128, stored="fp8e4nv")
 INT8_EXACT = Keys("units int8 rotated", page=128, stored="i8", rotary=True)
 FAR = Keys("far", banded=True)
+STEP = Keys("window shifted", banded=True, bounded=True, shifted=True)
 CAPPED = Keys("window softcap", banded=True, bounded=True, softcap=True)
 TURNED = Keys("dense rotated interleaved", rotary=True, interleaved=True)
 HEADS = Keys("units per head", page=128, per_head=True)
 EVERY = (
-    WINDOW, DENSE, UNITS, SMALL, EXACT, INT8, FP8, INT8_EXACT, FAR, CAPPED, TURNED, HEADS,
+    WINDOW, DENSE, UNITS, SMALL, EXACT, INT8, FP8, INT8_EXACT, FAR, STEP, CAPPED, TURNED, HEADS,
 )  # fmt: skip
 
 
-QUICK = ((WINDOW, 2048), (UNITS, 4), (INT8_EXACT, 2048))
+QUICK = ((WINDOW, 2048), (UNITS, 4), (STEP, 4), (INT8_EXACT, 2048))
 
 
 def _constants(keys: Keys, dim: int, group: int) -> dict[str, Any]:
@@ -108,6 +110,8 @@ def _constants(keys: Keys, dim: int, group: int) -> dict[str, Any]:
     }  # fmt: skip
     if keys.page == 0:
         constants["table"] = None
+    if not keys.shifted:
+        constants["shift"] = None
     if keys.stored is None:
         constants.update(k_scale=None, v_scale=None)
     if not keys.rotary:
@@ -119,7 +123,7 @@ def _pointers(keys: Keys, dtype: torch.dtype) -> dict[str, str]:
     real, stored = f"*{TYPES[dtype]}", f"*{keys.stored or TYPES[dtype]}"
     float32 = ("o", "lse", "mass", "k_scale", "v_scale")
     tables = ("page_cos", "page_sin", "place_cos", "place_sin")
-    return {"q": real, "k": stored, "v": stored, "table": "*i64", **dict.fromkeys(
+    return {"q": real, "k": stored, "v": stored, "table": "*i64", "shift": "*i64", **dict.fromkeys(
         (*float32, *tables), "*fp32"
     )}  # fmt: skip
 
@@ -257,7 +261,7 @@ def variants() -> tuple[Variant, ...]:
             for rows in (2048, 4):
                 quick = dim == 128 and (keys, rows) in QUICK
                 found += attention_variants(keys, dim, half, rows, quick=quick)
-        for keys in (WINDOW, UNITS, EXACT):
+        for keys in (WINDOW, STEP, UNITS, EXACT):
             found += mass_variants(keys, dim, half, quick=dim == 128 and keys is WINDOW)
         found += unit_variants(dim, half, quick=dim == 128)
         found += vector_variants(dim, half, quick=dim == 128)

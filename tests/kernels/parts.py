@@ -90,7 +90,8 @@ def one_shot(
                 x = softcap * torch.tanh(x / softcap)
             for i in range(t):
                 for j in range(k.shape[0]):
-                    if part.band is not None and not visible(part.band, i, j):
+                    shift = 0 if part.shift is None else int(part.shift)
+                    if part.band is not None and not visible(part.band, i + shift, j):
                         x[i, j] = float("-inf")
             logits.append(x)
             values.append(v)

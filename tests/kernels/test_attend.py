@@ -137,6 +137,24 @@ def test_a_part_that_one_query_does_not_see(monkeypatch: pytest.MonkeyPatch) -> 
         assert rms_error(o, want) < CLOSE[torch.float32], path
 
 
+@pytest.mark.parametrize("at", [0, 7, 19])
+def test_bands_shifted_by_what_the_device_knows(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """A decode step: room for 20 keys, the newest at `at`, and what lies behind its window."""
+    shape = Shape(t=1)
+    q, shift = shape.query(), torch.tensor([at])
+    near = shape.dense(20, q, band=Band(0, 0, 9), shift=shift, mass="column")
+    behind = shape.dense(12, q, seed=30, band=Band(0, 9), shift=shift)
+    parts = [near, behind, shape.paged(q, 2, 8)]
+    want, weights = one_shot(parts, 0.25)
+    plain = [replace(part, mass=None) for part in parts]
+    for path, o in every_path(monkeypatch, plain, 0.25).items():
+        assert rms_error(o, want) < CLOSE[torch.float32], path
+    for attend_so in (attend, attend_reference):
+        _, masses = attend_so(parts, 0.25)
+        assert masses[0] is not None
+        torch.testing.assert_close(masses[0][0].double(), weights[0].sum(dim=1), atol=1e-5, rtol=0)
+
+
 def test_causal_attention_is_torch_sdpa(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = Shape(h=4, hkv=2, t=65, d=64)
     q = shape.query()

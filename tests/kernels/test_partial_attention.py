@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -27,6 +29,9 @@ def test_a_band_shows_the_keys_within_its_distances(
     hidden = part.hidden()
     assert torch.equal(torch.zeros_like(want) if hidden is None else hidden, ~want)
     assert (hidden is None) == bool(want.all())
+    moved = replace(part, band=replace(band, offset=offset - 5), shift=torch.tensor([5]))
+    assert moved.hidden() is not None
+    assert torch.equal(moved.hidden(), ~want)
 
 
 def test_lse_is_the_logsumexp_of_the_visible_logits() -> None:
