@@ -11,39 +11,28 @@ that is killed with two and gone on with one.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from common import environment
+from kills import contents, infllm, parser, tell, write_report
 
 TASKS = ["ruler:niah_single_1,niah_multikey_2", "local:passkey,kv"]
 NO_PART = ("lock", "timings.jsonl")  # of the results: they differ from run to run
 
 
 def bench(folder: Path, args: argparse.Namespace, *more: str) -> list[str]:
-    program = [sys.executable, "-c", "from infllm.cli.main import main; main()"]
-    return [
-        *program, "bench", "run", *TASKS, "--len", args.length, "--samples", str(args.samples),
+    return infllm(
+        "bench", "run", *TASKS, "--len", args.length, "--samples", str(args.samples),
         "--policy", "inf-llm,stream-lm", "--output", str(folder), *more,
-    ]  # fmt: skip
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Name and SHA-256 of every file of the results."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in NO_PART
-    }
+    )  # fmt: skip
 
 
 def whole_lines(folder: Path) -> int:
@@ -72,21 +61,16 @@ def finished(command: list[str]) -> tuple[dict[str, int], float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--times", type=int, default=10)
-    parser.add_argument("--length", default="2K")
-    parser.add_argument("--samples", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path)
-    args = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--length", default="2K")
+    flags.add_argument("--samples", type=int, default=5)
+    args = flags.parse_args()
     rng = random.Random(args.seed)
     place = Path(tempfile.mkdtemp())
     runs = []
     try:
         counts, whole_seconds = finished(bench(place / "whole", args))
-        wanted = contents(place / "whole")
+        wanted = contents(place / "whole", NO_PART)
         total = counts["made"]
         for number in range(args.times):
             folder = place / f"killed-{number}"
@@ -100,13 +84,13 @@ def main() -> None:
                     "killed_at_result": results, "and_seconds": round(after, 2), "workers": workers,
                     "left": left, **counts,
                     "nothing_twice": counts["kept"] == left and counts["made"] == total - left,
-                    "same_bytes": contents(folder) == wanted,
+                    "same_bytes": contents(folder, NO_PART) == wanted,
                 }
             )  # fmt: skip
-            print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
+            tell(runs[-1])
             shutil.rmtree(folder)
         two, seconds = finished(bench(place / "two", args, "--workers", "2"))
-        same_of_two = contents(place / "two") == wanted
+        same_of_two = contents(place / "two", NO_PART) == wanted
     finally:
         shutil.rmtree(place)
     report = {
@@ -117,9 +101,7 @@ def main() -> None:
         "two_workers": {**two, "seconds": round(seconds, 2), "same_bytes": same_of_two},
         "runs": runs,
     }  # fmt: skip
-    if args.output:
-        args.output.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
+    write_report(report, args.output)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,16 @@ killed, byte for byte.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import json
 import random
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from common import environment
+from kills import contents, infllm, parser, tell, write_report
 
 from infllm.engine import verify
 from infllm.engine.errors import MemoryFileError
@@ -29,17 +27,7 @@ NO_PART = ("lock", "reading.json")  # of the memory: the writer's lock, and how 
 
 
 def index(source: Path, folder: Path, *more: str) -> list[str]:
-    program = [sys.executable, "-c", "from infllm.cli.main import main; main()"]
-    return [*program, "index", str(source), "-o", str(folder), *more]
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Name and SHA-256 of every file of a memory."""
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.iterdir())
-        if path.name not in NO_PART
-    }
+    return infllm("index", str(source), "-o", str(folder), *more)
 
 
 def state(folder: Path) -> str:
@@ -55,14 +43,9 @@ def state(folder: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--source", type=Path, required=True)
-    parser.add_argument("--times", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path)
-    args = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--source", type=Path, required=True)
+    args = flags.parse_args()
     rng = random.Random(args.seed)
     place = Path(tempfile.mkdtemp())
     runs = []
@@ -70,7 +53,7 @@ def main() -> None:
         began = time.monotonic()
         subprocess.run(index(args.source, place / "whole", "-q"), check=True)
         whole_seconds = time.monotonic() - began
-        wanted = contents(place / "whole")
+        wanted = contents(place / "whole", NO_PART)
         for number in range(args.times):
             folder = place / f"killed-{number}"
             process = subprocess.Popen(index(args.source, folder, "-q"))
@@ -88,10 +71,10 @@ def main() -> None:
             runs.append(
                 {
                     "killed_after_s": round(after, 2), "left": left, "went_on": went_on,
-                    "same_bytes": contents(folder) == wanted,
+                    "same_bytes": contents(folder, NO_PART) == wanted,
                 }
             )  # fmt: skip
-            print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
+            tell(runs[-1])
             shutil.rmtree(folder)
     finally:
         shutil.rmtree(place)
@@ -99,9 +82,7 @@ def main() -> None:
         "benchmark": "kill_index", **environment(), "undisturbed_seconds": round(whole_seconds, 2),
         "same_bytes": sum(run["same_bytes"] for run in runs), "of": len(runs), "runs": runs,
     }  # fmt: skip
-    if args.output:
-        args.output.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
+    write_report(report, args.output)
 
 
 if __name__ == "__main__":

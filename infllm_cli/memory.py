@@ -22,7 +22,14 @@ from infllm.cli.errors import Interrupted
 from infllm.cli.output import Output
 from infllm.cli.passages import Passages
 from infllm.cli.progress import Progress, peak_memory_bytes
-from infllm.cli.reading import Reading, check_budget, feed, kept_ranges, tell_memory
+from infllm.cli.reading import (
+    Reading,
+    check_budget,
+    feed,
+    kept_ranges,
+    read_in_chunks,
+    tell_memory,
+)
 from infllm.cli.text import count
 
 if TYPE_CHECKING:
@@ -269,11 +276,7 @@ def append_to_memory(engine: "Engine", folder: Path, added: Collection, out: Out
     ):
         # One save, at the end: a checkpoint in between would be neither the old nor the new.
         try:
-            for start in range(0, len(ids), engine.config.chunk_size):
-                part = ids[start : start + engine.config.chunk_size]
-                session.read(part)
-                progress.advance(len(part))
-            session.end()
+            read_in_chunks(session, ids, engine.config.chunk_size, progress.advance)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted after reading {count(progress.done)} of {count(len(ids))} tokens",

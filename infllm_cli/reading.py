@@ -4,7 +4,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -236,18 +236,28 @@ def kept_ranges(tokens: int, config: "Config", around: int) -> list[tuple[int, i
     return [(0, front), (front + cut, tokens)]
 
 
+def read_in_chunks(
+    session: "Session", ids: Sequence[int], chunk: int, told: Callable[[int], None]
+) -> None:
+    """Give `ids` to the session chunk by chunk, so that Ctrl-C is heard between them.
+
+    `told` hears how many tokens each chunk had.
+    """
+    for start in range(0, len(ids), chunk):
+        part = list(ids[start : start + chunk])
+        session.read(part)
+        told(len(part))
+    session.end()
+
+
 def feed(session: "Session", ids: Sequence[int], chunk: int, progress: Progress) -> None:
-    """Give `ids` to the session chunk by chunk, so that progress moves and Ctrl-C is heard.
+    """Read `ids` in chunks, each an advance of `progress`.
 
     Raises:
         Interrupted: Ctrl-C; says how far reading came.
     """
     try:
-        for start in range(0, len(ids), chunk):
-            part = list(ids[start : start + chunk])
-            session.read(part)
-            progress.advance(len(part))
-        session.end()
+        read_in_chunks(session, ids, chunk, progress.advance)
     except KeyboardInterrupt:
         read, total = session.stats.tokens_read, progress.total
         raise Interrupted(

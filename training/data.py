@@ -8,10 +8,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from training.corpus import Corpus
+from training.draw import Draw
 from training.facts import (
     PASSKEY_FILLER,
     PASSKEY_HEAD,
-    Draw,
     Fact,
     attributes,
     definitions,

@@ -10,12 +10,13 @@ from infllm.cli.bench.prompts import EncodedSample, encode_sample
 from infllm.cli.bench.sample import Sample
 from infllm.cli.errors import InfllmError
 from infllm.cli.options import Sampling
+from infllm.cli.reading import read_in_chunks
 from infllm.cli.tasks.answer import generate_answer
 from infllm.engine.errors import EngineError
 
 if TYPE_CHECKING:
     from infllm.cli.bench.suites import Task
-    from infllm.engine import Engine, Session
+    from infllm.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,10 @@ class Examiner:
     def _examine(
         self, task: "Task", sample: Sample, encoded: EncodedSample, policy: str
     ) -> Outcome:
+        chunk = self.engine.config.chunk_size
         began = time.perf_counter()
         memory = self.engine.session(overrides={"type": policy})
-        self._feed(memory, [*encoded.head, *encoded.context])
+        read_in_chunks(memory, [*encoded.head, *encoded.context], chunk, self.told)
         reading = time.perf_counter() - began
         read = memory.stats.tokens_read
         sampling = Sampling(max_new_tokens=task.answer_tokens, stop=tuple(task.stop))
@@ -98,7 +100,7 @@ class Examiner:
         for turn, tail in zip(sample.turns, encoded.tails, strict=True):
             began = time.perf_counter()
             session = memory.fork()
-            self._feed(session, tail)
+            read_in_chunks(session, tail, chunk, self.told)
             read += session.stats.tokens_read - memory.stats.tokens_read
             reading += time.perf_counter() - began
             answer = generate_answer(session, self.engine.tokenizer, sampling)
@@ -125,14 +127,6 @@ class Examiner:
             "seconds_answering": round(answering, 4),
         }
         return Outcome(task, policy, record, timing, read)
-
-    def _feed(self, session: "Session", ids: list[int]) -> None:
-        chunk = self.engine.config.chunk_size
-        for start in range(0, len(ids), chunk):
-            part = ids[start : start + chunk]
-            session.read(part)
-            self.told(len(part))
-        session.end()
 
 
 def failure(id: str, meta: dict[str, Any], error: BaseException, where: str = "") -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from types import TracebackType
 
 from infllm.cli.documents.errors import LimitExceeded, Unreadable, UnsupportedFormat
 from infllm.cli.documents.limits import MIB, Limits
@@ -37,12 +36,7 @@ class Archive:
     def __enter__(self) -> Archive:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.zip.close()
 
     def read(self, name: str) -> bytes:

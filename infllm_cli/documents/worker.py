@@ -11,7 +11,6 @@ import json
 import subprocess
 import sys
 import threading
-from types import TracebackType
 from typing import Any
 
 from infllm.cli.documents.errors import ERRORS, Unreadable
@@ -39,12 +38,7 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from infllm.cli.documents import Collection
+from infllm.cli.documents import Collection, Origin
 from infllm.cli.passages import Passages
 from infllm.cli.tasks.words import Words
 from infllm.cli.text import one_line
@@ -67,14 +67,8 @@ class Citation:
     @property
     def place(self) -> str:
         """`book.pdf, p. 12` or `notes.txt, line 40`, and the chapter where there is one."""
-        place = [self.source]
-        if self.page is not None:
-            place.append(f"p. {self.page}")
-        elif self.line is not None:
-            place.append(f"line {self.line}")
-        if self.chapter is not None:
-            place.append(self.chapter)
-        return one_line(", ".join(place))
+        origin = Origin(self.source, self.page, chapter=self.chapter, line=self.line)
+        return one_line(str(origin))
 
 
 class Evidence:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cli.fakes import Fakes
+from tests.cli.memories import ANSWER
 from tests.cli.stories import fact, story
 
 
@@ -115,7 +116,7 @@ def harbour(infllm: Callable[..., Result], pocket: list[Any], shelf: Path, tmp_p
     kept = shelf / "harbour.mem"
     if not kept.exists():
         text = shelf / "harbour.txt"
-        text.write_text(story(80, fact("vague-harbor", "7281934")))
+        text.write_text(story(80, fact("vague-harbor", ANSWER)))
         made = infllm("index", text, "-o", kept)
         assert made.code == 0, made.raw_err
     return Path(shutil.copytree(kept, tmp_path / "harbour.mem"))
@@ -128,3 +129,29 @@ def book(tmp_path: Path) -> Path:
     path = tmp_path / "book.txt"
     path.write_text(f"{filler}The pass key is 12345. {filler}".rstrip() + "\n" * 1)
     return path
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A story that tells the number of vague-harbor."""
+    path = tmp_path / "text.txt"
+    path.write_text(story(60, fact("vague-harbor", ANSWER)))
+    return path
+
+
+@pytest.fixture
+def sequel(tmp_path: Path) -> Path:
+    """A story that tells the number of quiet-meadow."""
+    path = tmp_path / "sequel.txt"
+    path.write_text(story(50, fact("quiet-meadow", "5510362"), seed=1))
+    return path
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A cache that keeps what has a thousand tokens or less, for the tests' sake."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("INFLLM_CACHE_DIR", str(folder))
+    monkeypatch.setenv("INFLLM_CACHE_MAX", "1GB")
+    monkeypatch.setattr("infllm.cli.remember.LEAST_KEPT", 500)
+    return folder

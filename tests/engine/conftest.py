@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.engine.served import Served, serve
+from tests.engine.memories import Reading
+from tests.engine.served import CHUNK, Served, serve
+from tests.engine.tiny_models import ids
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +37,9 @@ def gemma2() -> Iterator[Served]:
 def served(request: pytest.FixtureRequest) -> Served:
     """One of the models above, named by the parameter."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def reading() -> Iterator[Reading]:
+    with serve("llama", num_hidden_layers=1).engine as engine:
+        yield Reading(engine, ids(13 * CHUNK))

@@ -24,6 +24,17 @@ SMALL_MEMORY = {
 }  # fmt: skip
 CHUNK = 16
 
+# Ways of keeping units that change numbers.
+VARIANTS: list[dict[str, Any]] = [
+    {"repr_score": "dot"},
+    {"repr_heads": "group"},
+    {"perhead": True},
+    {"chunk_topk_calc": 16},
+    {"kv_dtype": "int8"},
+    {"far_position": "exact"},
+    {"unit_score": "keys"},
+]
+
 # Real forward passes: few examples, no time limit for each on a busy machine, no files left.
 FEW = settings(
     max_examples=5, deadline=None, database=None, derandomize=True,

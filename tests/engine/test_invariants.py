@@ -14,6 +14,7 @@ from infllm.engine.policies import InfLLM
 from tests.engine.served import (
     FEW,
     POLICIES,
+    VARIANTS,
     Served,
     assert_as_stock,
     assert_same_state,
@@ -35,16 +36,6 @@ cases = pytest.mark.parametrize(
     [*(("llama", policy) for policy in POLICIES), ("qwen3", "inf-llm"), ("gemma2", "inf-llm")],
     indirect=["served"],
 )
-# Ways of keeping units that change numbers, each with what it changes.
-VARIANTS: list[dict[str, Any]] = [
-    {"repr_score": "dot"},
-    {"repr_heads": "group"},
-    {"perhead": True},
-    {"chunk_topk_calc": 16},
-    {"kv_dtype": "int8"},
-    {"far_position": "exact"},
-    {"unit_score": "keys"},
-]
 named = pytest.mark.parametrize(
     "variant", VARIANTS, ids=lambda v: "-".join(f"{k}-{x}" for k, x in v.items())
 )

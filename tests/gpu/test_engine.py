@@ -16,23 +16,13 @@ from infllm.engine.layer import Call, Layer, Rotary
 from infllm.engine.policies import make_policy
 from infllm.kernels.rotate import Rope
 from tests.engine import golden
-from tests.engine.served import CHUNK, POLICIES, SMALL_MEMORY
+from tests.engine.served import CHUNK, POLICIES, SMALL_MEMORY, VARIANTS
 from tests.engine.test_golden import THETA
 from tests.engine.tiny_models import SERVED, build, ids
 from tests.kernels.parts import rms_error
 
 TEXT, QUESTION = ids(150), ids(11, seed=7)
-VARIANTS: list[dict[str, Any]] = [
-    {"repr_score": "dot"},
-    {"repr_heads": "group"},
-    {"perhead": True},
-    {"chunk_topk_calc": 16},
-    {"kv_dtype": "int8"},
-    {"far_position": "exact"},
-    {"unit_score": "keys"},
-    {"cache_strategy": "lru-s"},
-    {"keep_units": True},
-]
+WAYS = [*VARIANTS, {"cache_strategy": "lru-s"}, {"keep_units": True}]
 
 
 def attached(device: torch.device, kind: str = "llama", dtype: torch.dtype = torch.float32) -> Any:
@@ -57,7 +47,7 @@ def test_logits_are_those_of_the_cpu(device, kind: str, policy: str) -> None:
     assert rms_error(got, want) < 1e-4
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@pytest.mark.parametrize("variant", WAYS, ids=str)
 def test_every_way_of_keeping_units(device, variant: dict[str, Any]) -> None:
     with attached(torch.device("cpu")) as engine:
         want = read(engine.session(overrides=variant))
