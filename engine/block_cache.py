@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 Strategy = Literal["lru", "fifo", "lru-s"]
@@ -33,6 +33,10 @@ class BlockCache:
     def __contains__(self, unit: Hashable) -> bool:
         return unit in self._slot
 
+    def slots(self) -> Iterator[tuple[Any, int]]:
+        """The cached units and their slots."""
+        yield from self._slot.items()
+
     def place(self, units: Sequence[Hashable]) -> tuple[list[int], list[tuple[int, int]]]:
         """Slots of `units` (distinct, at most `capacity`), and what must be loaded.
 
@@ -59,6 +63,15 @@ class BlockCache:
             slots[i] = self._slot[units[i]] = self._free.pop()
             loads.append((i, slots[i]))
         return slots, loads
+
+    def touch(self, units: Sequence[Hashable]) -> None:
+        """Units were used again, as far as they are still cached."""
+        self._clock += 1
+        for unit in units:
+            if unit in self._slot:
+                self.hits += 1
+                if self.strategy == "lru":
+                    self._slot[unit] = self._slot.pop(unit)
 
     def _evict(self, n: int, keep: frozenset[Hashable]) -> None:
         candidates = [unit for unit in self._slot if unit not in keep]

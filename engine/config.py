@@ -118,6 +118,7 @@ class ModelConfig(_Settings):
     cache_strategy: Literal["lru", "fifo", "lru-s"] = "lru"
     score_decay: Share = 0.1
     kv_dtype: KvDtype = "auto"
+    cuda_graphs: bool = True  # decode steps are recorded and replayed, where they can be
 
     fattn: bool | None = None
     async_global_stream: bool | None = None

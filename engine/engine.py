@@ -12,6 +12,7 @@ import torch
 
 from infllm.engine.attachment import Attachment, refuse_by_config
 from infllm.engine.config import Config, fit_to_model, load_config
+from infllm.engine.decoder import Record, record_cuda
 from infllm.engine.errors import ConfigError, OutOfMemory
 from infllm.engine.estimate import Estimate, estimate
 from infllm.engine.fingerprint import model_digest, tokenizer_digest
@@ -51,6 +52,11 @@ class Engine:
         self.config = _resolved(config, self.dtype)
         self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
         self.eos_ids = _eos_ids(model, tokenizer)
+        # How decode steps are recorded to be replayed; None where they are not, and why not.
+        self.record: Record | None = None
+        self.not_recorded = _why_not_recorded(model, self.config)
+        if self.not_recorded is None:
+            self.record = record_cuda
         plain = base is None and distance_scale == 1.0
         expected = expected_logits(model) if check and plain else None
         self.attachment.__enter__()
@@ -175,6 +181,17 @@ def attach(
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
         tokenizer = Tokenizer(tokenizer)
     return Engine(model, tokenizer, config, check=check)
+
+
+def _why_not_recorded(model: Any, config: Config) -> str | None:
+    devices = {parameter.device for parameter in model.parameters()}
+    if any(device.type != "cuda" for device in devices):
+        return "CUDA graphs are for CUDA devices"
+    if len(devices) > 1:
+        return "the model is spread over several devices"
+    if not config.model.cuda_graphs:
+        return "model.cuda_graphs is off"
+    return None
 
 
 def _resolved(config: Config, dtype: torch.dtype) -> Config:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Which model, which is told by its weights, and what changes speed or memory but no number.
 WITHOUT_NUMBERS = frozenset({
     "path", "tokenizer_path", "revision", "device", "max_cached_block", "cache_strategy",
-    "score_decay", "fattn", "async_global_stream", "pin_memory",
+    "score_decay", "cuda_graphs", "fattn", "async_global_stream", "pin_memory",
 })  # fmt: skip
 # Keys of a model's config.json that say nothing of what it computes.
 VOLATILE = frozenset({

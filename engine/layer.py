@@ -30,23 +30,28 @@ class Rotary:
     def __init__(self, rope: Rope) -> None:
         self.rope = rope
         self._cos, self._sin = rope.cos_sin(torch.arange(0, device=rope.freq.device))
+        self._outgrown: list[Tensor] = []  # which recorded steps may still read
 
     def run(self, x: Tensor, start: int) -> Tensor:
         """Rotate x [B, heads, T, D] at positions `start` to `start + T - 1` (start >= 0)."""
         stop = start + x.shape[2]
+        cos, sin = self.tables(stop)
+        return rotate(x, cos[start:stop], sin[start:stop], self.rope.layout)
+
+    def tables(self, stop: int) -> tuple[Tensor, Tensor]:
+        """cos and sin [n, R/2] of positions 0 to n - 1, n at least `stop`."""
         if stop > self._cos.shape[0]:
+            self._outgrown += [self._cos, self._sin]
             grown = torch.arange(max(1024, 2 * stop), device=self.rope.freq.device)
             self._cos, self._sin = self.rope.cos_sin(grown)
-        return rotate(x, self._cos[start:stop], self._sin[start:stop], self.rope.layout)
+        return self._cos, self._sin
 
     def at(self, x: Tensor, position: int) -> Tensor:
         """Rotate every token of x [B, heads, T, D] to one position."""
         if position == 0 and self.rope.scale == 1.0:
             return x
-        if position >= self._cos.shape[0]:
-            self.run(x[:, :, :1], position)
-        cos, sin = self._cos[position], self._sin[position]
-        return rotate(x, cos, sin, self.rope.layout)
+        cos, sin = self.tables(position + 1)
+        return rotate(x, cos[position], sin[position], self.rope.layout)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,3 +80,6 @@ class Call:
     position: int  # absolute position of the call's first token
     watch_units: bool = False  # collect `unit_uses`
     unit_uses: list[UnitUse] = field(default_factory=list)
+    # A step that is being recorded: it tells the host nothing and asks it for nothing; who replays
+    # it brings the units and calls `Policy.advance`.
+    recorded: bool = False

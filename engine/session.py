@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from infllm.engine.cache import SessionCache
+from infllm.engine.decoder import Decoder, stepping
 from infllm.engine.errors import EngineError, UnsupportedCall
 from infllm.engine.fingerprint import settings_key
 from infllm.engine.layer import Call, UnitUse
@@ -49,6 +50,7 @@ class Session:
         self._read = 0
         self._given = 0
         self._last_logits: Tensor | None = None  # float32 [vocab], after the last token read
+        self._decoder: Decoder | None = None  # of the last steps, where they were recorded
         self._watch_units = False
         self._call: Call | None = None
         self._own_pass = False
@@ -179,8 +181,36 @@ class Session:
 
     def _step(self, token: int) -> None:
         """One token as a segment of its own: a decode step."""
-        self._forward([token])
-        self._offset = 0
+        self._refuse_broken()
+        decoder = self._recording()
+        if decoder is None:
+            self._forward([token])
+            self._offset = 0
+            return
+        began = time.perf_counter()
+        self._broken = True  # until the step is complete
+        try:
+            self._last_logits = decoder.step(token)
+        except torch.OutOfMemoryError as error:
+            raise self.engine.out_of_memory(self.start + self._read) from error
+        self._broken = False
+        self._call, self._tokens = decoder.call, 1
+        self._read += 1
+        self._seconds_reading += time.perf_counter() - began
+
+    def _recording(self) -> Decoder | None:
+        """Recorded steps that the next one may be, made where they can be."""
+        engine, watch = self.engine, self._watch_units
+        policies = None if engine.record is None else stepping(self.policies.values())
+        if policies is None or engine.record is None:
+            self._decoder = None
+        elif self._decoder is None or not self._decoder.fits(watch_units=watch):
+            self._decoder = None  # its memory goes before there is another
+            try:
+                self._decoder = Decoder(self, policies, engine.record, watch_units=watch)
+            except RuntimeError as error:
+                engine.record, engine.not_recorded = None, str(error)
+        return self._decoder
 
     # ---- logits ---------------------------------------------------------------------------------
 

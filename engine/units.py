@@ -228,6 +228,28 @@ class UnitStore:
             return query.new_empty(b, e, r if per_head else 1, 0, dtype=torch.float32)
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
 
+    def scores_of_all(self, query: Tensor, n: Tensor, *, per_head: bool) -> Tensor:
+        """Like `scores`, of units and of rows that new units will take: float32 [B, E, 1 or R, N].
+
+        Minus infinity from unit n, int64 [1], on: as long as no slab is opened, N is the same.
+        """
+        rows = [
+            unit_scores(query, view.slab.index[:m].transpose(0, 1), per_head=per_head)
+            for view, m in zip(self.views, self.rows, strict=True)
+        ]
+        scores = rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
+        return scores.masked_fill_(
+            torch.arange(scores.shape[-1], device=self.device) >= n, float("-inf")
+        )
+
+    @property
+    def rows(self) -> list[int]:
+        """Of each slab, the rows that hold units of this store or will."""
+        counts = [view.count for view in self.views]
+        if self.growing:
+            counts[-1] = self.views[-1].slab.capacity
+        return counts
+
     def log_masses(
         self, q: Tensor, beside: Tensor, n: int, softmax: Softmax, groups: int,
         rope: Rope | None = None, first: int = 0,
@@ -301,6 +323,10 @@ class UnitStore:
         slot_of = dict(zip(places, slots, strict=True))
         flat = [slot_of[b, unit] for b, row in enumerate(rows) for unit in row]
         return self.slots, torch.tensor(flat, device=self.device).view(chosen.shape)
+
+    def keys(self, units: Sequence[int]) -> list[tuple[int, int, int]]:
+        """What the cache calls `units`, of the only sequence."""
+        return [self._key(0, unit) for unit in units]
 
     def open_call(self, wanted: Sequence[Sequence[int]], room: int) -> CallPages:
         """Pages for a call of one sequence, see `CallPages`; `close_call` ends it."""

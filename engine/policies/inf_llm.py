@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -13,10 +13,17 @@ from infllm.engine.call_pages import CallPages
 from infllm.engine.errors import ConfigError
 from infllm.engine.faiss_index import FaissIndex
 from infllm.engine.layer import UnitUse
-from infllm.engine.policies.base import Policy
 from infllm.engine.policies.call_tokens import CallTokens
-from infllm.engine.policies.lookup_scores import LookupScores
-from infllm.engine.policies.representatives import Cut, open_scores, represent
+from infllm.engine.policies.lookup_scores import LookupScores, RecordedScores
+from infllm.engine.policies.representatives import (
+    Cut,
+    open_scores,
+    open_step_scores,
+    represent,
+)
+from infllm.engine.policies.stepping import SteppingPolicy
+from infllm.engine.slot_table import SlotTable
+from infllm.engine.step_tokens import StepTokens
 from infllm.engine.units import Run, UnitStore
 from infllm.kernels.partial_attention import Part
 from infllm.kernels.unit_mass import dense_lse
@@ -39,7 +46,7 @@ class Lookup:
     chosen: Tensor  # int64 [B, G, <= topk], ascending
 
 
-class InfLLM(Policy):
+class InfLLM(SteppingPolicy):
     """State of a layer, by position from the session's start:
 
     init (first n_init tokens that left the window) | units of block_size tokens | remainder.
@@ -49,6 +56,7 @@ class InfLLM(Policy):
     KEPT = (
         "count", "init_k", "init_v", "rest_k", "rest_v", "account", "held", "visible",
     )  # fmt: skip
+    IN_STEPS = ("rest_k", "rest_v", "account")
 
     def __init__(self, config: ModelConfig, layer: Layer) -> None:
         super().__init__(config, layer)
@@ -73,6 +81,9 @@ class InfLLM(Policy):
         self.visible = 0  # units that lookups of this group may choose (chunk_topk_calc)
         self.record: list[Lookup | Cut] | None = None
         self._chosen: Tensor | None = None  # by the block under way
+        self._tokens: CallTokens | StepTokens
+        self._scores: LookupScores
+        self._slot_table: SlotTable | None = None
 
     @property
     def n_init(self) -> int:
@@ -89,18 +100,140 @@ class InfLLM(Policy):
         assert self.rest_k is not None
         assert self.rest_v is not None
         self._call = call
+        # All keys are read once a block: too slow for the many blocks of a document's chunk.
+        self._by_keys = cfg.unit_score == "keys" and t <= self.query_block
+        if t == 1 and self.n_init == cfg.n_init and self.account is not None:
+            self._begin_step(q, k, v)
+            return
+        self._leave_steps()
         rest = (self.rest_k, self.rest_v)
         self._tokens = CallTokens(cfg, self.layer.rotary, rest, (q, k, v))
         q_far = self._tokens.q_far
         self._repr_scores = open_scores(cfg, self.account, q_far)
-        # All keys are read once a block: too slow for the many blocks of a document's chunk.
-        self._by_keys = cfg.unit_score == "keys" and t <= self.query_block
         ahead = self.faiss is None and not self._by_keys
         self._scores = LookupScores(cfg, self.units, q_far, self.layer.n_kv_heads, ahead=ahead)
         self._pages = self._ask_early(t) if b == 1 else None
         self._together = self._may_go_together(t)
         if self._together:
             self._cut((self._tokens.past + t - cfg.n_local) // cfg.block_size)
+
+    # ---- decode steps ---------------------------------------------------------------------------
+
+    def _begin_step(self, q: Tensor, k: Tensor, v: Tensor) -> None:
+        cfg, units = self.config, self.units
+        assert units is not None
+        if self._steps is None:
+            self._open_steps()
+        tokens, scores = self._steps, self._step_scores
+        assert tokens is not None
+        if not self._call.recorded:
+            tokens.clock.copy_(torch.tensor(self.times()))
+        tokens.take(q, k, v)
+        scores.take(tokens.q_far, tokens.clock[:1])
+        self._tokens, self._repr_scores = tokens, scores
+        q_far, heads = tokens.q_far, self.layer.n_kv_heads
+        if self._call.recorded:
+            self._scores = RecordedScores(cfg, units, q_far, heads, tokens.n_units)
+        else:
+            self._scores = LookupScores(cfg, units, q_far, heads, ahead=False)
+        self._pages = None
+        self._together = False
+
+    def _open_steps(self) -> None:
+        cfg = self.config
+        assert self.rest_k is not None
+        assert self.rest_v is not None
+        assert self.account is not None
+        rows = cfg.n_local + cfg.block_size
+        self._steps = StepTokens(
+            cfg.n_local, self.layer.rotary, (self.rest_k, self.rest_v), rows,
+            behind=cfg.block_size, exact=cfg.far_position == "exact",
+        )  # fmt: skip
+        self._step_scores = open_step_scores(cfg, self.account, rows)
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._steps is not None:
+            self.rest_k, self.rest_v = self._steps.remainder()
+            self.account = self._step_scores.rest(0)
+
+    def _leave_steps(self) -> None:
+        super()._leave_steps()
+        self._slot_table = None
+
+    @property
+    def _n_units(self) -> int:
+        return 0 if self.units is None else self.units.n
+
+    def advance(self) -> None:
+        tokens, scores, cfg = self._steps, self._step_scores, self.config
+        assert tokens is not None
+        assert self.units is not None
+        self.visible = self.units.n
+        scores.settle()
+        n = (tokens.past + 1 - cfg.n_local) // cfg.block_size
+        if n > 0:
+            self._tokens, self._repr_scores = tokens, scores
+            self._cut(n)
+            self.units.close_call()
+        self.count += 1
+        leaving = tokens.rest
+        tokens.advance()
+        if leaving:
+            scores.leave(leaving, tokens.past)
+
+    @property
+    def recordable(self) -> bool:
+        cfg, units = self.config, self.units
+        return (
+            super().recordable
+            and units is not None
+            and units.batch == 1
+            and units.n > self._n_looked_up
+            and self.faiss is None
+            and self.record is None
+            and cfg.unit_score != "keys"
+            and cfg.cache_strategy != "lru-s"  # which wants each step's masses on the host
+        )
+
+    @property
+    def recorded(self) -> tuple[Any, ...]:
+        assert self.units is not None
+        slabs = (view.slab.number for view in self.units.views)
+        return (*super().recorded, *slabs, *self.units.rows)
+
+    @property
+    def _n_looked_up(self) -> int:
+        """Units of a decode step's lookup."""
+        return self.config.topk * (1 if self._held() is None else 2)
+
+    def _held(self) -> Tensor | None:
+        """Units that decode steps attend besides their own."""
+        return self.held if self.config.keep_units else None
+
+    @property
+    def n_asked(self) -> int:
+        heads = self.layer.n_heads if self.config.perhead else 1
+        return 1 + self._n_looked_up * heads
+
+    def open_recording(self, clock: Tensor, asked: Tensor) -> None:
+        super().open_recording(clock, asked)
+        assert self.units is not None
+        self._slot_table = SlotTable(self.units, asked)
+
+    def refresh(self) -> None:
+        assert self._slot_table is not None
+        self._slot_table.refresh()
+
+    def bring(self, asked: Sequence[int]) -> None:
+        assert self._slot_table is not None
+        self._slot_table.bring(asked[1:])
+
+    def touch(self, asked: Sequence[int]) -> None:
+        assert self._slot_table is not None
+        self._slot_table.touch(asked[1:])
+
+    # ---------------------------------------------------------------------------------------------
 
     def _may_go_together(self, tokens: int) -> bool:
         """Whether no block of a call of `tokens` tokens depends on what another one attends.
@@ -162,7 +295,10 @@ class InfLLM(Policy):
         self._chosen = self._look_up(start, stop, [*parts, *waiting])
         if self._chosen is not None:
             assert self.units is not None
-            if self._pages is None:
+            if self._call.recorded:
+                assert self._slot_table is not None
+                pages, table = self.units.slots, self._slot_table.look_up(self._chosen)
+            elif self._pages is None:
                 pages, table = self.units.fetch(self._chosen)
             else:
                 pages, table = self._pages.table(start // self.query_block, self._chosen)
@@ -173,6 +309,7 @@ class InfLLM(Policy):
     def _parts_together(self, start: int, stop: int) -> list[Part]:
         """Parts of several blocks of queries in place of the batch."""
         size = self.query_block
+        assert isinstance(self._tokens, CallTokens)
         near, waiting = self._tokens.parts_together(start, stop, size)
         chosen = self._look_up_together(start // size, stop // size)
         assert self._pages is not None
@@ -190,9 +327,10 @@ class InfLLM(Policy):
         k, v = (x.expand(q.shape[0], -1, -1, -1) for x in (k, self.init_v))
         if not exact:
             return [Part(q, k, v)]
-        # Filled, not copied: a copy makes the host wait.
-        first = torch.full((), -self._position(0), dtype=torch.int64, device=q.device)
-        return [Part(q, k, v, rope=self.layer.rotary.rope, first=first)]
+        origin = self._origin()
+        if isinstance(origin, int):  # filled, not copied: a copy makes the host wait
+            origin = torch.full((), origin, dtype=torch.int64, device=q.device)
+        return [Part(q, k, v, rope=self.layer.rotary.rope, first=-origin)]
 
     def _unit_part(
         self, q: Tensor, pages: Tensor, table: Tensor, chosen: Tensor, watched: bool
@@ -205,13 +343,18 @@ class InfLLM(Policy):
             k = rotary.at(k, 0)
         return Part(
             q, k, pages[:, 1], table=table, rope=rotary.rope if exact else None,
-            first=self._unit_start(chosen) - self._position(0) if exact else None,
+            first=self._unit_start(chosen) - self._origin() if exact else None,
             mass="page" if watched else None,
         )  # fmt: skip
 
     def _position(self, index: int) -> int:
         """Position from the session's start of the token at `index` of the call's keys."""
         return self.count - self._tokens.past + index
+
+    def _origin(self) -> int | Tensor:
+        """Position of the call's first key, as what is recorded may read it."""
+        tokens = self._tokens
+        return tokens.origin if isinstance(tokens, StepTokens) else self._position(0)
 
     def _unit_start(self, units: Tensor) -> Tensor:
         """Position from the session's start of each unit's first token."""
@@ -231,7 +374,7 @@ class InfLLM(Policy):
         if n == 0:
             return None
         decoding = self._tokens.n_new == 1
-        held = self.held if decoding and cfg.keep_units else None
+        held = self._held() if decoding else None
         k = cfg.topk if held is None else 2 * cfg.topk
         query, block = self._scores.query, start // self.query_block
         if n <= k:
@@ -294,6 +437,8 @@ class InfLLM(Policy):
             self._repr_scores.add(self._tokens.near(start, stop), masses[0])
         self._note_unit_mass(masses)
         cfg, tokens = self.config, self._tokens
+        if isinstance(tokens, StepTokens):
+            return
         far = tokens.past + stop - cfg.n_local  # keys before this one are behind all windows
         if self.n_init < cfg.n_init and far > tokens.rest:
             self._grow_init(min(cfg.n_init - self.n_init, far - tokens.rest))
@@ -340,17 +485,21 @@ class InfLLM(Policy):
         tokens.rest = z
 
     def in_sight(self) -> list[tuple[int, int]]:
+        self._settle()
         rest = 0 if self.rest_k is None else self.rest_k.shape[2]
         return [(0, self.n_init), (self.count - rest, self.count)]
 
     def end(self) -> None:
-        self.count += self._tokens.n_new
-        self.rest_k, self.rest_v = self._tokens.remainder()
-        self.account = self._repr_scores.rest(self._tokens.rest)
-        del self._tokens, self._repr_scores, self._scores, self._call
         assert self.units is not None
-        self.units.close_call()
-        del self._pages
+        if self._steps is None:
+            self.count += self._tokens.n_new
+            self.rest_k, self.rest_v = self._tokens.remainder()
+            self.account = self._repr_scores.rest(self._tokens.rest)
+        elif not self._call.recorded:
+            self.advance()
+        if not self._call.recorded:
+            self.units.close_call()
+        del self._tokens, self._repr_scores, self._scores, self._call, self._pages
         self._chosen = None
 
     def fork(self) -> Self:
@@ -385,4 +534,8 @@ class InfLLM(Policy):
 
     @property
     def device_bytes(self) -> int:
-        return super().device_bytes + (0 if self.units is None else self.units.device_bytes)
+        self._settle()
+        rotated = 0 if self._steps is None else self._steps.rotated_bytes
+        return (
+            rotated + super().device_bytes + (0 if self.units is None else self.units.device_bytes)
+        )

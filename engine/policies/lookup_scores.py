@@ -57,6 +57,23 @@ class LookupScores:
         return self._units.scores(query, start, stop, per_head=self._config.perhead)
 
 
+class RecordedScores(LookupScores):
+    """The same for a recorded step: how many units there are is known to the device alone, since it
+    grows while a recording is replayed."""
+
+    def __init__(
+        self, config: ModelConfig, units: UnitStore, q: Tensor, n_kv_heads: int, n_units: Tensor
+    ) -> None:
+        """q [B, H, 1, D] at the far position; `n_units` int64 [1]."""
+        super().__init__(config, units, q, n_kv_heads, ahead=False)
+        self._n_units = n_units
+
+    def of(self, block: int, n: int) -> Tensor:
+        """float32 [B, G, N], N >= n: minus infinity from unit n on."""
+        per_head = self._config.perhead
+        return self._units.scores_of_all(self.query, self._n_units, per_head=per_head)[:, 0]
+
+
 def _mean_queries(config: ModelConfig, q: Tensor, n_kv_heads: int) -> Tensor:
     """[B, E, R, D]: q averaged over each execution block."""
     q, size = q.float(), config.exc_block_size

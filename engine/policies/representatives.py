@@ -87,6 +87,81 @@ class DotScores(ReprScores):
         return self._sums[:, :, start:] - self._sums[:, :, start : start + 1]
 
 
+class StepScores(ReprScores):
+    """Scores for calls of one token, in rooms of fixed size, see `StepTokens`."""
+
+    def take(self, q: Tensor, at: Tensor) -> None:
+        """The step's query [B, H, 1, D] at the far position; its token's row, int64 [1]."""
+
+    def settle(self) -> None:
+        """The step was the last of its kind: what it added counts."""
+
+    @abc.abstractmethod
+    def leave(self, first: int, past: int) -> None:
+        """Rows before `first` leave; `past` rows stay."""
+
+
+class StepMassScores(StepScores, MassScores):
+    """`MassScores`; what a step adds waits until it is settled, since it may be replayed."""
+
+    def __init__(self, before: Tensor, rows: int) -> None:
+        """`before`: [B, H, R]."""
+        self._sums = before.new_zeros(*before.shape[:2], rows)
+        self._sums[:, :, : before.shape[2]] = before
+        self._added = torch.zeros_like(self._sums)
+        self._past = before.shape[2]
+
+    def add(self, near: slice, mass: Tensor) -> None:
+        self._added[:, :, near].copy_(mass)
+
+    def settle(self) -> None:
+        self._sums += self._added
+        self._past += 1
+
+    def leave(self, first: int, past: int) -> None:
+        self._sums[:, :, :past] = self._sums[:, :, first : first + past].clone()
+        self._sums[:, :, past:] = 0
+        self._past = past
+
+    def rest(self, start: int) -> Tensor:
+        return self._sums[:, :, start : self._past]
+
+
+class StepDotScores(StepScores, DotScores):
+    """`DotScores`."""
+
+    def __init__(self, before: Tensor, rows: int, n_local: int) -> None:
+        """`before`: [B, H, R + 1, D]."""
+        b, h, past, d = before.shape
+        self._sums = before.new_zeros(b, h, rows + 1, d)
+        self._sums[:, :, :past] = before
+        self._past = past - 1
+        self._n_local = n_local
+
+    def take(self, q: Tensor, at: Tensor) -> None:
+        before = self._sums.index_select(2, at)
+        self._sums.index_copy_(2, at + 1, before + q.float())
+
+    def settle(self) -> None:
+        self._past += 1
+
+    def leave(self, first: int, past: int) -> None:
+        # Rebased, so that the sums of a long answer never lose precision.
+        sums = self._sums[:, :, first : first + past + 1]
+        self._sums[:, :, : past + 1] = sums - sums[:, :, :1]
+        self._past = past
+
+    def rest(self, start: int) -> Tensor:
+        return self._sums[:, :, start : self._past + 1]
+
+
+def open_step_scores(config: ModelConfig, before: Tensor, rows: int) -> StepScores:
+    """Scores for steps over `rows` rows, `before` by `rest`."""
+    if config.repr_score == "mass":
+        return StepMassScores(before, rows)
+    return StepDotScores(before, rows, config.n_local)
+
+
 def open_scores(config: ModelConfig, before: Tensor | None, q: Tensor) -> ReprScores:
     """Scores for a call with queries q [B, H, T, D] at the far position, `before` by `rest`."""
     if config.repr_score == "mass":

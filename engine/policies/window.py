@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from infllm.engine.policies.base import Policy
+from infllm.engine.policies.stepping import SteppingPolicy
+from infllm.engine.step_tokens import StepTokens
 from infllm.kernels.partial_attention import Band, Part
 
 if TYPE_CHECKING:
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
     from infllm.engine.layer import Call, Layer
 
 QUERY_BLOCK = 128  # tokens; bounds the keys that a block loads beyond its queries' own windows
+STEPS = 128  # decode steps between two moves of the window
 
 
-class Window(Policy):
+class Window(SteppingPolicy):
     """The last `n_local` tokens at their true distances, nothing else: sliding-window attention."""
 
     KEPT = ("count", "recent_k", "recent_v", "init_k", "init_v")
+    IN_STEPS = ("recent_k", "recent_v")
 
     def __init__(self, config: ModelConfig, layer: Layer, n_local: int, n_init: int = 0) -> None:
         super().__init__(config, layer)
@@ -45,6 +48,11 @@ class Window(Policy):
         return self.n_local - 1
 
     def begin(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:
+        self._recorded = call.recorded
+        if k.shape[2] == 1 and self.recent_k is not None and self.count >= self.n_init:
+            self._begin_step(q, k, v)
+            return
+        self._leave_steps()
         rotary = self.layer.rotary
         if self.count < self.n_init:
             fresh = slice(0, self.n_init - self.count)
@@ -59,7 +67,41 @@ class Window(Policy):
         self._q_near = rotary.run(q, self._past)
         self._q_init = rotary.at(q, self.init_distance) if self.n_init else None
 
+    # ---- decode steps ---------------------------------------------------------------------------
+
+    def _begin_step(self, q: Tensor, k: Tensor, v: Tensor) -> None:
+        if self._steps is None:
+            assert self.recent_k is not None
+            assert self.recent_v is not None
+            past, rows = (self.recent_k, self.recent_v), self.n_local + STEPS
+            self._steps = StepTokens(self.n_local, self.layer.rotary, past, rows)
+        if not self._recorded:
+            self._steps.clock.copy_(torch.tensor(self.times()))
+        self._steps.take(q, k, v)
+        self._q_init = self.layer.rotary.at(q, self.init_distance) if self.n_init else None
+
+    def _settle(self) -> None:
+        if self._steps is not None:
+            first = max(0, self._steps.past - self.n_local + 1)
+            self.recent_k, self.recent_v = (x[:, :, first:] for x in self._steps.remainder())
+
+    def advance(self) -> None:
+        assert self._steps is not None
+        self.count += 1
+        if self._steps.past + 1 == self._steps.rows:
+            self._steps.rest = self._steps.past + 2 - self.n_local
+        self._steps.advance()
+
+    @property
+    def recordable(self) -> bool:
+        return super().recordable and self.count >= self.n_local + self.n_init - 1
+
+    # ---------------------------------------------------------------------------------------------
+
     def parts(self, start: int, stop: int) -> list[Part]:
+        if self._steps is not None:
+            near_part = self._steps.near_part(self._steps.q_near, start, stop, None)
+            return [near_part, *self._init_parts(self.count, self._q_init)]
         first = self._past + start  # index of the first query among the keys
         low = max(0, first - self.n_local + 1)
         keys = slice(low, self._past + stop)
@@ -72,19 +114,30 @@ class Window(Policy):
                 band=near,
             )
         ]
-        position = self.count + start
-        if self._q_init is not None and self.count + stop > self.n_local:
-            assert self.init_k is not None
-            assert self.init_v is not None
-            far = Band(position, self.n_local)
-            parts.append(Part(self._q_init[:, :, start:stop], self.init_k, self.init_v, band=far))
-        return parts
+        q_init = None if self._q_init is None else self._q_init[:, :, start:stop]
+        return [*parts, *self._init_parts(self.count + start, q_init)]
+
+    def _init_parts(self, position: int, q: Tensor | None) -> list[Part]:
+        """The initial tokens, as far as they are out of the window of some of the queries
+        [B, H, T, D], the first at `position`."""
+        if q is None or position + q.shape[2] <= self.n_local:
+            return []
+        assert self.init_k is not None
+        assert self.init_v is not None
+        if position >= self.n_local + self.n_init - 1:
+            return [Part(q, self.init_k, self.init_v)]
+        return [Part(q, self.init_k, self.init_v, band=Band(position, self.n_local))]
 
     def in_sight(self) -> list[tuple[int, int]]:
         recent = max(0, self.count - self.n_local + 1)
         return [(0, min(self.n_init, self.count)), (recent, self.count)]
 
     def end(self) -> None:
+        if self._steps is not None:
+            if not self._recorded:
+                self.advance()
+            del self._q_init
+            return
         self.count += self._k.shape[2] - self._past
         keep = max(0, self._k.shape[2] - self.n_local + 1)
         self.recent_k = self._k[:, :, keep:].clone()

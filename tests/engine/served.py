@@ -75,10 +75,7 @@ def fork_tree_state(session: Session) -> dict[str, Any]:
         "last": session._last_logits,
     }
     for index, policy in session.policies.items():
-        for name, value in vars(policy).items():
-            if isinstance(value, Tensor) and name != "_cache":
-                state[f"{index}.{name}"] = value
-        state[f"{index}.count"] = policy.count
+        state |= {f"{index}.{name}": value for name, value in policy.state().items()}
         units = getattr(policy, "units", None)
         if units is not None and units.n:
             pages, table = units.fetch(torch.arange(units.n)[None, None, -3:])

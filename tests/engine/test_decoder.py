@@ -1,0 +1,214 @@
+"""Recorded decode steps: replayed, they do what steps do that are not recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from infllm.engine import Session
+from infllm.engine.decoder import Decoder
+from infllm.engine.policies import InfLLM
+from tests.engine import tape
+from tests.engine.served import VARIANTS, Served, assert_same_state
+from tests.engine.tiny_models import ids
+
+TEXT, ANSWER = ids(150), ids(40, seed=5)
+CLOSE = 1e-5  # relative: products over more rows add up in another order
+
+
+@pytest.fixture
+def recorded(llama: Served) -> Iterator[Served]:
+    """The tiny Llama, its steps recorded."""
+    llama.engine.record = tape.record
+    yield llama
+    llama.engine.record = None
+
+
+def read(served: Served, **overrides: Any) -> Session:
+    session = served.session(**overrides)
+    session.read(TEXT)
+    session.end()
+    return session
+
+
+def assert_same_steps(served: Served, answer: list[int] = ANSWER, **overrides: Any) -> Session:
+    """Logits of each step and the state after all of them, recorded and not; the recorded one."""
+    plain, replayed = (read(served, **overrides) for _ in range(2))
+    record, served.engine.record = served.engine.record, None
+    want = plain.score(answer, step=True)
+    served.engine.record = record
+    got = replayed.score(answer, step=True)
+    assert served.engine.not_recorded is None or "CUDA" in served.engine.not_recorded
+    assert replayed._decoder is not None
+    torch.testing.assert_close(got, want, atol=CLOSE * float(want.abs().max()), rtol=0)
+    served.engine.record = None
+    rest = [s.score(ids(20, seed=9)) for s in (plain, replayed)]
+    torch.testing.assert_close(*rest, atol=CLOSE * float(want.abs().max()), rtol=0)
+    assert plain.stats.units == replayed.stats.units
+    assert plain.stats.tokens_read == replayed.stats.tokens_read
+    return replayed
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [{}, *[v for v in VARIANTS if v != {"unit_score": "keys"}], {"keep_units": True},
+     {"repr_score": "dot", "far_position": "exact", "perhead": True}, {"cache_strategy": "fifo"}],
+    ids=str,
+)  # fmt: skip
+def test_replayed_steps_equal_others(recorded: Served, overrides: dict[str, Any]) -> None:
+    assert_same_steps(recorded, **overrides)
+
+
+@pytest.mark.parametrize("policy", ["stream-lm", "infinite-lm", "window"])
+def test_policies_with_a_window_alone(recorded: Served, policy: str) -> None:
+    assert_same_steps(recorded, ids(300, seed=6), type=policy)
+
+
+def test_units_that_a_step_makes_are_found_by_later_ones(recorded: Served) -> None:
+    """Many cuts, slabs that fill and are followed by others."""
+    answer = ids(400, seed=7)
+    session = assert_same_steps(recorded, answer, topk=5)
+    assert session.stats.units > 64 + 64  # more than the first two slabs
+
+
+def test_a_missing_unit_is_brought_and_the_step_replayed(
+    recorded: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays: list[int] = []
+    step = Decoder.step
+
+    def counted(decoder: Decoder, token: int) -> torch.Tensor:
+        replay, times = decoder._replay, []
+        decoder._replay = lambda: (times.append(1), replay())
+        out = step(decoder, token)
+        decoder._replay = replay
+        replays.append(len(times))
+        return out
+
+    monkeypatch.setattr(Decoder, "step", counted)
+    session = read(recorded, max_cached_block=60)
+    before = session.stats.cache_misses
+    session.score(ANSWER, step=True)
+    assert max(replays) > 1
+    assert min(replays) == 1
+    assert max(replays) <= 1 + len(session.policies)
+    assert session.stats.cache_misses > before
+    assert session.stats.cache_hits > 0
+
+
+def test_no_step_waits_for_the_device_but_for_what_it_asked(recorded: Served) -> None:
+    """The tape refuses what a capture would refuse; here it is the step itself that would."""
+
+    def record(run: Callable[[], None]) -> Callable[[], None]:
+        with tape.Tape(), pytest.raises(tape.HostWaits):
+            torch.ones(1).item()
+        return tape.record(run)
+
+    recorded.engine.record = record
+    session = read(recorded)
+    session.score(ANSWER[:5], step=True)
+    assert session._decoder is not None
+
+
+def test_what_cannot_be_recorded_is_computed_step_by_step(recorded: Served) -> None:
+    def record(run: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    want = read(recorded).score(ANSWER[:8], step=True)
+    recorded.engine.record = record
+    session = read(recorded)
+    torch.testing.assert_close(
+        session.score(ANSWER[:8], step=True), want, atol=CLOSE * float(want.abs().max()), rtol=0
+    )
+    assert session._decoder is None
+    assert recorded.engine.record is None
+    assert recorded.engine.not_recorded == "operation not permitted when stream is capturing"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [{"unit_score": "keys"}, {"cache_strategy": "lru-s"}, {"type": "origin"}, {"topk": 100}],
+    ids=str,
+)
+def test_steps_that_differ_are_not_recorded(recorded: Served, overrides: dict[str, Any]) -> None:
+    overrides = {"max_cached_block": 200, **overrides}
+    session = read(recorded, **overrides)
+    session.score(ANSWER[:6], step=True)
+    assert session._decoder is None
+
+
+def test_forks_go_their_own_way(recorded: Served) -> None:
+    """Two answers in turns over shared slots, from a session in the middle of an answer."""
+    parent = read(recorded)
+    parent.score(ANSWER[:7], step=True)
+    child = parent.fork()
+    others = ids(30, seed=8)
+    turns = [
+        (parent.score([a], step=True), child.score([b], step=True))
+        for a, b in zip(ANSWER[7:30], others, strict=False)
+    ]
+    recorded.engine.record = None
+    for i, tokens in enumerate((ANSWER[7:30], others[:23])):
+        alone = read(recorded)
+        alone.score(ANSWER[:7], step=True)
+        want = alone.score(tokens, step=True)
+        got = torch.cat([turn[i] for turn in turns])
+        torch.testing.assert_close(got, want, atol=CLOSE * float(want.abs().max()), rtol=0)
+
+
+def test_an_answer_and_then_another_question(recorded: Served) -> None:
+    def talk(session: Session) -> list[list[int]]:
+        said = []
+        for seed in (11, 12):
+            session.read(ids(20, seed=seed))
+            said.append([token.id for token in session.generate(30)])
+        return said
+
+    want_session = read(recorded)
+    recorded.engine.record = None
+    want = talk(want_session)
+    recorded.engine.record = tape.record
+    session = read(recorded)
+    assert talk(session) == want
+    recorded.engine.record = None
+    # Same units, window and counts; numbers may differ in the last bit.
+    assert session.stats.units == want_session.stats.units
+    assert session.stats.tokens_given == want_session.stats.tokens_given
+
+
+def test_tokens_tell_their_units(recorded: Served) -> None:
+    session = read(recorded)
+    tokens = list(session.generate(12, units=True))
+    assert session._decoder is not None
+    recorded.engine.record = None
+    others = list(read(recorded).generate(12, units=True))
+    assert [t.id for t in tokens] == [t.id for t in others]
+    for token, other in zip(tokens[1:], others[1:], strict=True):
+        mine, theirs = ({m.start: m.mass for m in t.units} for t in (token, other))
+        assert mine.keys() == theirs.keys()
+        for start, mass in mine.items():
+            assert mass == pytest.approx(theirs[start], rel=1e-4, abs=1e-7)
+
+
+def test_a_saved_session_is_what_was_replayed(recorded: Served, tmp_path: Any) -> None:
+    session = read(recorded)
+    session.score(ANSWER[:9], step=True)
+    session.save(tmp_path / "x.mem")
+    recorded.engine.record = None
+    opened = recorded.engine.open(tmp_path / "x.mem")
+    assert_same_state(opened, session)
+
+
+def test_inspected_steps_are_not_recorded(recorded: Served) -> None:
+    session = read(recorded)
+    session.score(ANSWER[:4], step=True)
+    assert session._decoder is not None
+    policy = session.policies[0]
+    assert isinstance(policy, InfLLM)
+    policy.record = []
+    session.score(ANSWER[4:6], step=True)
+    assert session._decoder is None
+    assert len(policy.record) >= 2
