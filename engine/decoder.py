@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from infllm.engine.cache import SessionCache
+from infllm.engine.errors import EngineError
 from infllm.engine.layer import Call
 from infllm.engine.policies.stepping import SteppingPolicy
 
@@ -109,14 +110,17 @@ class Decoder:
         self._replay()
         self._touch()  # while the device computes
         asked = self._read_asked()
-        found = not any(lacked(row) for row in asked)
-        while not found:
-            # Exact up to the first layer that lacked a unit; later ones asked on what came of it.
+        # Exact up to the first layer that lacked a unit; later ones asked on what came of it. So
+        # each replay is exact for one layer more.
+        for _ in self._policies:
+            if not any(map(lacked, asked)):
+                break
             for policy, row in zip(self._policies, asked, strict=True):
                 policy.bring(row)
             self._replay()
             asked = self._read_asked()
-            found = not any(lacked(row) for row in asked)
+        if any(map(lacked, asked)):
+            raise EngineError("a decode step asked for units that were never found")
         self._found = asked
         logits = self._logits.clone()
         for policy in self._policies:
