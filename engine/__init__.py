@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from infllm.engine.memory_file import MemoryWriter
     from infllm.engine.results import Token
     from infllm.engine.session import Session
-    from infllm.engine.verification import verify
+    from infllm.engine.verification import Verification, verify
 
-__all__ = ["Engine", "MemoryWriter", "Session", "Token", "attach", "load", "verify"]
+__all__ = ["Engine", "MemoryWriter", "Session", "Token", "Verification", "attach", "load", "verify"]
 
 _HOMES = {
     "Engine": "infllm.engine.engine",
     "attach": "infllm.engine.engine",
     "load": "infllm.engine.loading",
+    "Verification": "infllm.engine.verification",
     "verify": "infllm.engine.verification",
     "MemoryWriter": "infllm.engine.memory_file",
     "Session": "infllm.engine.session",

@@ -18,7 +18,7 @@ from infllm.engine.manifest import read_manifest
 from infllm.engine.policies import InfLLM
 from infllm.engine.tensor_file import TensorFile
 from infllm.engine.units import Run, by_unit
-from infllm.engine.verification import Files, Rows, map_files
+from infllm.engine.verification import Files, Rows, Verification, map_files
 
 if TYPE_CHECKING:
     from infllm.engine.engine import Engine
@@ -29,13 +29,14 @@ ATTEMPTS = 5  # at a memory that is being replaced while it is opened
 
 def open_memory(
     engine: Engine,
-    folder: Path,
+    source: str | Path | Verification,
     *,
     verify: bool = False,
     unfinished: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> Session:
     """See `Engine.open`. `unfinished`: a checkpoint will do."""
+    folder = source.folder if isinstance(source, Verification) else Path(source)
     session = engine.session(overrides=overrides)
     for attempt in range(ATTEMPTS):
         manifest = read_manifest(folder)
@@ -47,7 +48,10 @@ def open_memory(
             )
         refuse_other(str(folder), manifest.key, session.key)
         try:
-            files = map_files(folder, manifest)
+            if isinstance(source, Verification):
+                files = source.files(manifest)
+            else:
+                files = map_files(folder, manifest)
         except MemoryFileError as error:
             replaced = error.reason == "missing" and read_manifest(folder) != manifest
             if not replaced or attempt == ATTEMPTS - 1:

@@ -25,7 +25,7 @@ DTYPES = {  # name in a file: torch's, and bytes of an item
 }  # fmt: skip
 MASK = 2**64 - 1
 SUMMED = 2**18  # bytes of keys under one checksum: a call for less costs more than the hashing
-HELD = 2**24  # bytes of mapped units that a check of many leaves in memory, at most
+HELD = 2**24  # bytes of mapped units that a check of many keeps in memory
 
 
 @dataclass(frozen=True)
