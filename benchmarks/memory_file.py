@@ -4,7 +4,8 @@
 
 Processes, one after the other: `plain` reads the text and answers, `index` reads it into a memory
 file and says what part of its time the saving took, `ask` opens that file and answers the same
-questions, and several times more with the file cache warm.
+questions, and several times more with the file cache warm. As the command does, it checks all of
+the file beside the loading of the model; what of that is not done then counts as opening.
 The text is the sources one after the other, again from the start if they are too short, with a pass
 key and a few facts planted.
 """
@@ -31,7 +32,7 @@ from infllm.cli.options import Sampling
 from infllm.cli.output import Output
 from infllm.cli.tasks.lengths import parse_length
 from infllm.cli.tasks.questions import ask_memory
-from infllm.engine import Engine, MemoryWriter, load
+from infllm.engine import Engine, MemoryWriter, Verification, load
 from infllm.engine.prompt import build_prompt
 
 WARM = 3  # times that a warm memory is asked
@@ -131,7 +132,8 @@ def read(preset: str, text_file: Path, folder: Path | None) -> dict[str, Any]:
 
 
 def ask(preset: str, folder: Path) -> dict[str, Any]:
-    """Open the memory and ask; the first question's first token is timed from before opening."""
+    """Open the memory and ask; the first question's first token is timed from after loading."""
+    verification = Verification(folder)
     engine = load(preset)
     assert engine.tokenizer is not None
     warm = engine.session()  # what any first pass of the model costs is not the memory's
@@ -139,7 +141,7 @@ def ask(preset: str, folder: Path) -> dict[str, Any]:
     warm.end()
     base = resident()
     began = time.perf_counter()
-    memory = open_memory(engine, folder)
+    memory = open_memory(engine, verification)
     opened = time.perf_counter() - began
     prompt = build_prompt(engine.tokenizer, engine.config, "ask", question=FACTS[0][2])
     session = memory.session.fork()

@@ -9,17 +9,18 @@ if TYPE_CHECKING:
     from infllm.engine.engine import Engine, attach
     from infllm.engine.loading import load
     from infllm.engine.memory_file import MemoryWriter
-    from infllm.engine.memory_reader import verify
     from infllm.engine.results import Token
     from infllm.engine.session import Session
+    from infllm.engine.verification import Verification, verify
 
-__all__ = ["Engine", "MemoryWriter", "Session", "Token", "attach", "load", "verify"]
+__all__ = ["Engine", "MemoryWriter", "Session", "Token", "Verification", "attach", "load", "verify"]
 
 _HOMES = {
     "Engine": "infllm.engine.engine",
     "attach": "infllm.engine.engine",
     "load": "infllm.engine.loading",
-    "verify": "infllm.engine.memory_reader",
+    "Verification": "infllm.engine.verification",
+    "verify": "infllm.engine.verification",
     "MemoryWriter": "infllm.engine.memory_file",
     "Session": "infllm.engine.session",
     "Token": "infllm.engine.results",

@@ -20,6 +20,7 @@ from infllm.engine.memory_reader import open_memory
 from infllm.engine.selfcheck import compare, expected_logits
 from infllm.engine.session import Session
 from infllm.engine.tokenizer import Tokenizer
+from infllm.engine.verification import Verification
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -95,7 +96,7 @@ class Engine:
 
     def open(
         self,
-        folder: str | Path,
+        memory: str | Path | Verification,
         *,
         verify: bool = False,
         overrides: Mapping[str, Any] | None = None,
@@ -104,25 +105,32 @@ class Engine:
 
         The files are mapped: window and unit index are loaded, units when they are looked up, each
         checked before its first use. The session goes on like any other; what it adds stays in
-        memory until it is saved. `overrides`: as for `session`. `verify`: check all units now.
+        memory until it is saved. `memory`: its folder, or a check of it that was begun before the
+        model was loaded, which is waited for. `overrides`: as for `session`. `verify`: check all
+        units now, of a memory of any size.
 
         Raises:
             MemoryFileError: `missing`, `unfinished`, `damaged`, `newer`, `older`, or read by
                 another `model`, with another `tokenizer` or other `settings` that change numbers.
         """
-        return open_memory(self, Path(folder), verify=verify, overrides=overrides)
+        return open_memory(self, memory, verify=verify, overrides=overrides)
 
     def resume(
-        self, folder: str | Path, *, overrides: Mapping[str, Any] | None = None
+        self,
+        folder: str | Path,
+        *,
+        verify: bool = False,
+        overrides: Mapping[str, Any] | None = None,
     ) -> tuple[Session, int]:
         """The session of a memory's last save, finished or not, and how many tokens it was given.
 
-        Giving it the rest ends in the state of a reading that was never interrupted.
+        Giving it the rest ends in the state of a reading that was never interrupted. `verify`: as
+        for `open`.
 
         Raises:
             MemoryFileError: as for `open`, without `unfinished`.
         """
-        session = open_memory(self, Path(folder), unfinished=True, overrides=overrides)
+        session = open_memory(self, folder, verify=verify, unfinished=True, overrides=overrides)
         return session, session.stats.tokens_given
 
     @cached_property

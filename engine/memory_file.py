@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from infllm.engine import storage
+from infllm.engine.draft import Draft
 from infllm.engine.errors import MemoryFileError
 from infllm.engine.manifest import (
     LOCK,
@@ -26,7 +27,6 @@ from infllm.engine.manifest import (
     read_manifest,
 )
 from infllm.engine.snapshot import draft_state, draft_units, unit_count
-from infllm.engine.tensor_file import Draft
 
 if TYPE_CHECKING:
     from infllm.engine.session import Session

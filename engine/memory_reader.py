@@ -1,4 +1,4 @@
-"""Opening memory files: everything is checked before it is used, units when they are.
+"""Opening memory files: everything is checked before it is used, units when they are or before.
 
 An open session keeps its files mapped. A writer only adds and unlinks files, which a mapping
 outlives; a file that something else cuts short under it ends the process, as with any mapping.
@@ -6,12 +6,7 @@ outlives; a file that something else cuts short under it ends the process, as wi
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from hashlib import sha256
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +14,11 @@ from torch import Tensor
 
 from infllm.engine.errors import MemoryFileError
 from infllm.engine.fingerprint import refuse_other
-from infllm.engine.manifest import READ_AGAIN, Manifest, check_files, damaged, read_manifest
+from infllm.engine.manifest import read_manifest
 from infllm.engine.policies import InfLLM
-from infllm.engine.tensor_file import Seal, TensorFile, checksum, seal
+from infllm.engine.tensor_file import TensorFile
 from infllm.engine.units import Run, by_unit
+from infllm.engine.verification import Files, Rows, Verification, map_files
 
 if TYPE_CHECKING:
     from infllm.engine.engine import Engine
@@ -31,51 +27,16 @@ if TYPE_CHECKING:
 ATTEMPTS = 5  # at a memory that is being replaced while it is opened
 
 
-@dataclass
-class Rows:
-    """The units of one layer in one file."""
-
-    first: int  # unit
-    kv: Tensor  # [n, 1, 2, Hkv, block_size, D]
-    scale: Tensor | None
-    index: Tensor  # [n, 1, R, D]
-    seal: Seal
-
-    @property
-    def stop(self) -> int:
-        return self.first + self.kv.shape[0]
-
-
-@dataclass
-class Files:
-    """The checked files of a memory."""
-
-    manifest: Manifest
-    state: TensorFile
-    rows: dict[int, list[Rows]]  # by layer
-
-    def verify(self) -> None:
-        """Check every unit. Raises MemoryFileError for the first that is damaged."""
-        _at_once(rows.seal.check_all for layer in self.rows.values() for rows in layer)
-
-
-def verify(folder: str | Path) -> None:
-    """Check every byte of a memory file, finished or not; needs no model.
-
-    Raises MemoryFileError: `missing`, `damaged` (naming the file), `newer`, `older`.
-    """
-    _files(Path(folder), read_manifest(folder)).verify()
-
-
 def open_memory(
     engine: Engine,
-    folder: Path,
+    source: str | Path | Verification,
     *,
     verify: bool = False,
     unfinished: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> Session:
     """See `Engine.open`. `unfinished`: a checkpoint will do."""
+    folder = source.folder if isinstance(source, Verification) else Path(source)
     session = engine.session(overrides=overrides)
     for attempt in range(ATTEMPTS):
         manifest = read_manifest(folder)
@@ -87,7 +48,10 @@ def open_memory(
             )
         refuse_other(str(folder), manifest.key, session.key)
         try:
-            files = _files(folder, manifest)
+            if isinstance(source, Verification):
+                files = source.files(manifest)
+            else:
+                files = map_files(folder, manifest)
         except MemoryFileError as error:
             replaced = error.reason == "missing" and read_manifest(folder) != manifest
             if not replaced or attempt == ATTEMPTS - 1:
@@ -98,54 +62,6 @@ def open_memory(
         files.verify()
     _restore(session, files)
     return session
-
-
-def _files(folder: Path, manifest: Manifest) -> Files:
-    """Map a memory's files and check all but the units themselves."""
-    try:
-        check_files(folder, manifest.files)
-        state = TensorFile(folder / manifest.state)
-        segments = [(s, TensorFile(folder / s.file)) for s in manifest.segments]
-    except FileNotFoundError as error:
-        raise MemoryFileError(
-            f"{error.filename} is missing", READ_AGAIN, reason="missing"
-        ) from error
-    except OSError as error:
-        raise MemoryFileError(f"{error.filename}: {error.strerror}", reason="storage") from error
-    expected = state.metadata["sums"]
-    checks = [partial(_check, state, name, expected[name]) for name in state.names]
-    rows: dict[int, list[Rows]] = {}
-    for segment, file in segments:
-        sums = file["sums"].numpy()
-        if sha256(sums.tobytes()).hexdigest() != file.metadata["content"]:
-            raise damaged(file.path, "the table of checksums is of something else")
-        layers, index_sums = file.metadata["layers"], file.metadata["index"]
-        for column, (i, index_sum) in enumerate(zip(layers, index_sums, strict=True)):
-            kv = _by_unit(file, f"{i}.kv")
-            scale = _by_unit(file, f"{i}.scale") if f"{i}.scale" in file.names else None
-            sealed = seal(file, kv, scale, file.metadata["rows"], sums[:, column])
-            found = Rows(segment.first, kv, scale, file[f"{i}.index"], sealed)
-            rows.setdefault(i, []).append(found)
-            checks.append(partial(_check, file, f"{i}.index", index_sum))
-    _at_once(checks)
-    return Files(manifest, state, rows)
-
-
-def _by_unit(file: TensorFile, name: str) -> Tensor:
-    """A view [n, 1, 2, ...] of the keys and values [2 * n, 1, ...] of a file."""
-    return by_unit(file[name].unflatten(0, (2, -1)))
-
-
-def _check(file: TensorFile, name: str, total: int) -> None:
-    if checksum(file[name]) != total:
-        raise damaged(file.path, f"the checksum of {name} is of something else")
-
-
-def _at_once(checks: Iterable[Callable[[], None]]) -> None:
-    """Raises what the first check that fails raises."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(lambda check: check(), checks):
-            pass
 
 
 def _restore(session: Session, files: Files) -> None:
@@ -165,11 +81,13 @@ def _restore(session: Session, files: Files) -> None:
                 kept[leaf] = state[name].to(policy.layer.device, copy=True)
         policy.restore(kept)
         if isinstance(policy, InfLLM) and i in files.rows:
-            _adopt(policy, files.rows[i], told["slabs"], growing=told["growing"])
+            _adopt(policy, i, files.rows[i], told["slabs"], growing=told["growing"])
     session.manifest = files.manifest
 
 
-def _adopt(policy: InfLLM, rows: list[Rows], slabs: list[list[int]], *, growing: bool) -> None:
+def _adopt(
+    policy: InfLLM, layer: int, rows: list[Rows], slabs: list[list[int]], *, growing: bool
+) -> None:
     """Give a layer its units, in slabs as they were: [capacity, used] of each."""
     first = 0
     for number, (capacity, used) in enumerate(slabs):
@@ -178,10 +96,17 @@ def _adopt(policy: InfLLM, rows: list[Rows], slabs: list[list[int]], *, growing:
             a, z = max(first, part.first), min(first + used, part.stop)
             if a < z:
                 there = slice(a - part.first, z - part.first)
-                scale = None if part.scale is None else part.scale[there]
+                file, scaled = part.seal.file, f"{layer}.scale"
+                kv = _by_unit(file, f"{layer}.kv")[there]
+                scale = _by_unit(file, scaled)[there] if scaled in file.names else None
                 sealed = part.seal.part(there.start, there.stop)
-                runs.append(Run(a - first, part.kv[there], scale, sealed))
-                index.append(part.index[there])
+                runs.append(Run(a - first, kv, scale, sealed))
+                index.append(file[f"{layer}.index"][there])
         last = number == len(slabs) - 1
         policy.adopt(capacity, index, runs, growing=growing and last)
         first += used
+
+
+def _by_unit(file: TensorFile, name: str) -> Tensor:
+    """A view [n, 1, 2, ...] of the keys and values [2 * n, 1, ...] of a file."""
+    return by_unit(file[name].unflatten(0, (2, -1)))

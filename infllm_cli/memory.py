@@ -33,7 +33,7 @@ from infllm.cli.reading import (
 from infllm.cli.text import count
 
 if TYPE_CHECKING:
-    from infllm.engine import Engine, Session
+    from infllm.engine import Engine, Session, Verification
     from infllm.engine.manifest import Manifest
 
 DOCUMENTS = "documents.json"  # in a memory's folder: texts and where each character came from
@@ -186,18 +186,27 @@ def read_memory(
     return Memory(session, passages, reading, folder, choice=choice or {})
 
 
-def open_memory(engine: "Engine", folder: Path) -> Memory:
-    """A memory that was kept, without reading anything again.
+def open_memory(engine: "Engine", memory: "Path | Verification", *, whole: bool = False) -> Memory:
+    """A memory that was kept, without reading anything again; every byte of it is checked.
+
+    Of a memory above `CHECKED_WHOLE` bytes, units are checked before their first use instead,
+    unless `whole`. `memory`: its folder, or a check of it that was begun before.
 
     Raises:
         infllm.engine.errors.MemoryFileError: it is damaged, unfinished, of another model,
             tokenizer or configuration, or no memory of documents.
     """
     from infllm.engine.errors import MemoryFileError
-    from infllm.engine.manifest import read_extra
+    from infllm.engine.manifest import read_extra, read_manifest
+    from infllm.engine.verification import CHECKED_WHOLE
 
+    if isinstance(memory, Path):
+        folder = memory
+        whole = whole or read_manifest(folder).size <= CHECKED_WHOLE
+    else:
+        folder = memory.folder
     try:
-        session = engine.open(folder)
+        session = engine.open(memory, verify=whole)
     except MemoryFileError as error:
         if error.reason == "unfinished":
             error.hint = "the index command that was stopped goes on when it is given again"
@@ -237,15 +246,17 @@ def save_memory(session: "Session", memory: Memory, turns: int, folder: Path) ->
     _note_time(folder, memory.reading.seconds)
 
 
-def append_to_memory(engine: "Engine", folder: Path, added: Collection, out: Output) -> Memory:
-    """Read further documents into a memory; a run that dies leaves the old memory.
+def append_to_memory(
+    engine: "Engine", there: "Verification", added: Collection, out: Output
+) -> Memory:
+    """Read further documents into the memory that is there; a run that dies leaves it as it was.
 
     Raises:
         infllm.engine.errors.MemoryFileError: as for `open_memory`, or it cannot be written.
     """
     from infllm.engine import MemoryWriter
 
-    memory = open_memory(engine, folder)
+    memory, folder = open_memory(engine, there), there.folder
     old = memory.collection
     collection = old.extended(added.documents)
     text = collection.text[len(old.text) :]
@@ -341,12 +352,14 @@ def _begun(engine: "Engine", folder: Path, plan: Plan) -> tuple["Session", int, 
     """The session of an unfinished reading of the same, its tokens and seconds; or a new one."""
     from infllm.engine.errors import MemoryFileError
     from infllm.engine.manifest import read_manifest
+    from infllm.engine.verification import CHECKED_WHOLE
 
     try:
         manifest = read_manifest(folder)
         same = isinstance(manifest.extra, dict) and manifest.extra.get("digest") == plan.digest
         if same and not manifest.complete:
-            session, done = engine.resume(folder)
+            whole = manifest.size <= CHECKED_WHOLE
+            session, done = engine.resume(folder, verify=whole)
             return session, done, noted_time(folder)
     except MemoryFileError:
         pass  # of something else, or damaged: it is written anew

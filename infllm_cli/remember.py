@@ -83,11 +83,14 @@ def _opened(
     choice: EngineChoice, folder: Path, out: Output, budget: int | None
 ) -> tuple["Engine", Memory]:
     from infllm.cli import cache
+    from infllm.engine import Verification
 
     choice = choice_of(folder, choice)
-    engine = open_engine(open_config(choice), choice, out)
+    config = open_config(choice)
+    verification = Verification(folder)  # done when the model is loaded
+    engine = open_engine(config, choice, out)
     with Spinner(out, f"opening {folder}"):
-        memory = open_memory(engine, folder)
+        memory = open_memory(engine, verification)
     check_budget(memory.reading.tokens_read, budget)
     cache.touch(folder)
     _tell_reuse(memory, out)
@@ -128,7 +131,8 @@ def _read_or_found(
     folder = cache.place_of(engine, plan)
     if is_memory(str(folder)):
         try:
-            memory = open_memory(engine, folder)
+            with Spinner(out, f"opening {folder}"):
+                memory = open_memory(engine, folder)
             cache.touch(folder)
             _tell_reuse(memory, out)
             return memory
@@ -169,7 +173,6 @@ def index_sources(
         UsageError: there is another memory.
         infllm.engine.errors.MemoryFileError: it cannot be written.
     """
-    from infllm.engine import verify
     from infllm.engine.errors import MemoryFileError
 
     config = open_config(choice)
@@ -186,8 +189,7 @@ def index_sources(
                 f"infllm memory rm {folder}",
             )
         try:
-            verify(folder)
-            memory = open_memory(engine, folder)
+            memory = open_memory(engine, folder, whole=True)
             _tell_reuse(memory, out)
             return engine, memory
         except MemoryFileError:

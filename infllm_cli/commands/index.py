@@ -55,16 +55,18 @@ def index(
     from infllm.cli.reading import check_budget, open_config, open_engine, read_documents
     from infllm.cli.remember import bytes_of, choice_of, index_sources
     from infllm.cli.text import plural, size
+    from infllm.engine import Verification
 
     folder = Path(output)
     if append:
         choice = choice_of(folder, choice)
         config = open_config(choice)
+        verification = Verification(folder)  # done when the documents are read
         collection = read_documents(sources, password, out)
         engine = open_engine(config, choice, out)
         assert engine.tokenizer is not None
         check_budget(len(engine.tokenizer.encode(collection.text)), max_tokens)
-        memory = append_to_memory(engine, folder, collection, out)
+        memory = append_to_memory(engine, verification, collection, out)
     else:
         engine, memory = index_sources(choice, sources, password, folder, out, max_tokens)
     documents = memory.collection.documents
