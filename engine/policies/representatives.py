@@ -114,6 +114,9 @@ class StepMassScores(StepScores, MassScores):
     def add(self, near: slice, mass: Tensor) -> None:
         self._added[:, :, near].copy_(mass)
 
+    def of(self, start: int, stop: int, k: Tensor) -> Tensor:
+        return super().of(start, stop, k).clone()
+
     def settle(self) -> None:
         self._sums += self._added
         self._past += 1
