@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from infllm.engine.layer import UnitUse
 
 
 @dataclass(frozen=True)
@@ -40,3 +45,18 @@ class Stats:
     disk_bytes: int
     seconds_reading: float
     seconds_generating: float
+
+
+def unit_masses(uses: Iterable[UnitUse], block_size: int, shared: int) -> list[UnitMass]:
+    """Units of `block_size` tokens with their mass, largest first; `shared`: layers times queries
+    that the masses are of."""
+    total: dict[int, float] = {}
+    for use in uses:
+        _, h, n = use.mass.shape
+        by_group = use.mass.view(1, use.start.shape[1], -1, n).sum(dim=2) / h
+        for start, mass in zip(
+            use.start.flatten().tolist(), by_group.flatten().tolist(), strict=True
+        ):
+            total[start] = total.get(start, 0.0) + mass
+    masses = [UnitMass(start, start + block_size, mass / shared) for start, mass in total.items()]
+    return sorted(masses, key=lambda unit: -unit.mass)

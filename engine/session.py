@@ -14,10 +14,10 @@ from infllm.engine.cache import SessionCache
 from infllm.engine.decoder import Decoder, stepping
 from infllm.engine.errors import EngineError, UnsupportedCall
 from infllm.engine.fingerprint import settings_key
-from infllm.engine.layer import Call, UnitUse
+from infllm.engine.layer import Call
 from infllm.engine.memory_file import MemoryWriter
 from infllm.engine.policies import InfLLM, Policy, make_policy
-from infllm.engine.results import Stats, Token, UnitMass
+from infllm.engine.results import Stats, Token, UnitMass, unit_masses
 from infllm.engine.sampling import Sampler
 
 if TYPE_CHECKING:
@@ -182,21 +182,34 @@ class Session:
     def _step(self, token: int) -> None:
         """One token as a segment of its own: a decode step."""
         self._refuse_broken()
-        decoder = self._recording()
-        if decoder is None:
+        if not self._replay_step(token):
             self._forward([token])
             self._offset = 0
-            return
+
+    def _replay_step(self, token: int) -> bool:
+        """A step as the one before was, if that was recorded: whether it was done."""
+        decoder = self._recording()
+        if decoder is None:
+            return False
         began = time.perf_counter()
         self._broken = True  # until the step is complete
         try:
-            self._last_logits = decoder.step(token)
+            logits = decoder.step(token)
         except torch.OutOfMemoryError as error:
             raise self.engine.out_of_memory(self.start + self._read) from error
         self._broken = False
-        self._call, self._tokens = decoder.call, 1
-        self._read += 1
+        if logits is not None:
+            self._last_logits = logits
+            self._call, self._tokens = decoder.call, 1
+            self._read += 1
         self._seconds_reading += time.perf_counter() - began
+        return logits is not None
+
+    @property
+    def replays_steps(self) -> bool:
+        """Whether the last decode steps were recorded, see `engine.decoder`; why not:
+        `Engine.not_recorded`, or their lookups are of a kind that needs the host."""
+        return self._decoder is not None
 
     def _recording(self) -> Decoder | None:
         """Recorded steps that the next one may be, made where they can be."""
@@ -352,17 +365,9 @@ class Session:
         """Units of the last pass with their mass, largest first."""
         if self._call is None or not self._call.unit_uses:
             return []
-        total: dict[int, float] = {}
-        for use in self._call.unit_uses:
-            _spread(total, use)
         n_layers = sum(isinstance(p, InfLLM) for p in self.policies.values())
         size = self.config.block_size
-        queries = max(1, self._tokens)
-        masses = [
-            UnitMass(start, start + size, mass / (n_layers * queries))
-            for start, mass in total.items()
-        ]
-        return sorted(masses, key=lambda unit: -unit.mass)
+        return unit_masses(self._call.unit_uses, size, n_layers * max(1, self._tokens))
 
     def in_sight(self) -> list[tuple[int, int]]:
         """Token ranges (start, stop), absolute and in order, that the next step attends without a
@@ -434,11 +439,3 @@ class Session:
 
 def _nll(logits: Tensor, target: Tensor) -> Tensor:
     return torch.nn.functional.cross_entropy(logits, target, reduction="none")
-
-
-def _spread(total: dict[int, float], use: UnitUse) -> None:
-    """Add one layer's masses to the units' totals, as a mean over query heads."""
-    _, h, _ = use.mass.shape
-    by_group = use.mass.view(1, use.start.shape[1], -1, use.mass.shape[2]).sum(dim=2) / h
-    for start, mass in zip(use.start.flatten().tolist(), by_group.flatten().tolist(), strict=True):
-        total[start] = total.get(start, 0.0) + mass

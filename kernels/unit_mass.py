@@ -15,6 +15,7 @@ from infllm.kernels.rotate import Rope, rotate
 # float32 values of the keys, and of the logits, that are worked on at once: they stay in a CPU's
 # caches between the passes over them.
 STEP = 2**19
+UNITS = 2**11  # whose shares are added up at once, likewise
 
 
 def unit_lse(
@@ -126,7 +127,8 @@ def log_mass(lse: Tensor, beside: Tensor, groups: int) -> Tensor:
     Returns:
         float32 [B, groups, N]: in log space, so that units far behind others keep their order.
     """
-    b, _, _, n = lse.shape
-    norm = torch.logaddexp(torch.logsumexp(lse, dim=-1), beside)
-    share = lse - norm[..., None]
-    return torch.logsumexp(share.view(b, groups, -1, n), dim=2)
+    norm = torch.logaddexp(torch.logsumexp(lse, dim=-1), beside)[..., None]
+    shares = (part - norm for part in lse.split(UNITS, dim=-1))
+    masses = [torch.logsumexp(share.view(len(lse), groups, -1, share.shape[-1]), 2)
+              for share in shares]  # fmt: skip
+    return torch.cat(masses, dim=-1)

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from infllm.engine.call_pages import CallPages
-from infllm.engine.errors import ConfigError
-from infllm.engine.faiss_index import FaissIndex
 from infllm.engine.layer import UnitUse
 from infllm.engine.policies.call_tokens import CallTokens
-from infllm.engine.policies.lookup_scores import LookupScores, RecordedScores
-from infllm.engine.policies.representatives import (
-    Cut,
-    open_scores,
-    open_step_scores,
-    represent,
-)
-from infllm.engine.policies.stepping import SteppingPolicy
-from infllm.engine.slot_table import SlotTable
+from infllm.engine.policies.lookup_scores import Lookup, LookupScores, RecordedScores
+from infllm.engine.policies.representatives import open_scores
+from infllm.engine.policies.unit_memory import UnitMemory
 from infllm.engine.step_tokens import StepTokens
-from infllm.engine.units import Run, UnitStore
 from infllm.kernels.partial_attention import Part
 from infllm.kernels.unit_mass import dense_lse
 from infllm.kernels.unit_topk import top_units
@@ -36,59 +25,14 @@ if TYPE_CHECKING:
 TOGETHER = 4  # execution blocks in one launch, at most: the units of the next ones come meanwhile
 
 
-@dataclass(frozen=True, eq=False)
-class Lookup:
-    """One lookup, as recorded for inspection: absolute span of the queries and what was chosen."""
-
-    start: int
-    stop: int
-    n_units: int  # units that could be chosen
-    chosen: Tensor  # int64 [B, G, <= topk], ascending
-
-
-class InfLLM(SteppingPolicy):
-    """State of a layer, by position from the session's start:
-
-    init (first n_init tokens that left the window) | units of block_size tokens | remainder.
-    The remainder holds the window and what waits behind it to become a unit.
-    """
-
-    KEPT = (
-        "count", "init_k", "init_v", "rest_k", "rest_v", "account", "held", "visible",
-    )  # fmt: skip
-    IN_STEPS = ("rest_k", "rest_v", "account")
+class InfLLM(UnitMemory):
+    """What each execution block attends of a layer's memory: near and initial tokens, those that
+    wait, and the units that its lookup chose."""
 
     def __init__(self, config: ModelConfig, layer: Layer) -> None:
         super().__init__(config, layer)
-        if config.faiss and config.perhead:
-            raise ConfigError("model.faiss and model.perhead exclude each other", "choose one")
-        if config.faiss and config.keep_units:
-            raise ConfigError("model.faiss and model.keep_units exclude each other", "choose one")
-        if config.faiss and config.unit_score == "keys":
-            raise ConfigError(
-                "model.faiss and model.unit_score keys exclude each other", "choose one"
-            )
-        self.units: UnitStore | None = None
-        self.faiss: FaissIndex | None = None
-        self.init_k: Tensor | None = None  # [B, Hkv, <= n_init, D], as stored: not rotated
-        self.init_v: Tensor | None = None
-        self.rest_k: Tensor | None = None  # [B, Hkv, R, D], not rotated
-        self.rest_v: Tensor | None = None
-        # What scores of the remainder's tokens go on from: float32, for mass [B, H, R], for dot
-        # [B, H, R + 1, D]
-        self.account: Tensor | None = None
-        self.held: Tensor | None = None  # units of the last lookup by more than one token
-        self.visible = 0  # units that lookups of this group may choose (chunk_topk_calc)
-        self.record: list[Lookup | Cut] | None = None
         self._chosen: Tensor | None = None  # by the block under way
-        self._tokens: CallTokens | StepTokens
         self._scores: LookupScores
-        self._slot_table: SlotTable | None = None
-
-    @property
-    def n_init(self) -> int:
-        """Tokens that have moved to the init part so far."""
-        return 0 if self.init_k is None else self.init_k.shape[2]
 
     def begin(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:
         cfg = self.config
@@ -117,8 +61,6 @@ class InfLLM(SteppingPolicy):
         if self._together:
             self._cut((self._tokens.past + t - cfg.n_local) // cfg.block_size)
 
-    # ---- decode steps ---------------------------------------------------------------------------
-
     def _begin_step(self, q: Tensor, k: Tensor, v: Tensor) -> None:
         cfg, units = self.config, self.units
         assert units is not None
@@ -138,102 +80,6 @@ class InfLLM(SteppingPolicy):
             self._scores = LookupScores(cfg, units, q_far, heads, ahead=False)
         self._pages = None
         self._together = False
-
-    def _open_steps(self) -> None:
-        cfg = self.config
-        assert self.rest_k is not None
-        assert self.rest_v is not None
-        assert self.account is not None
-        rows = cfg.n_local + cfg.block_size
-        self._steps = StepTokens(
-            cfg.n_local, self.layer.rotary, (self.rest_k, self.rest_v), rows,
-            behind=cfg.block_size, exact=cfg.far_position == "exact",
-        )  # fmt: skip
-        self._step_scores = open_step_scores(cfg, self.account, rows)
-        self._settle()
-
-    def _settle(self) -> None:
-        if self._steps is not None:
-            self.rest_k, self.rest_v = self._steps.remainder()
-            self.account = self._step_scores.rest(0)
-
-    def _leave_steps(self) -> None:
-        super()._leave_steps()
-        self._slot_table = None
-
-    @property
-    def _n_units(self) -> int:
-        return 0 if self.units is None else self.units.n
-
-    def advance(self) -> None:
-        tokens, scores, cfg = self._steps, self._step_scores, self.config
-        assert tokens is not None
-        assert self.units is not None
-        self.visible = self.units.n
-        scores.settle()
-        n = (tokens.past + 1 - cfg.n_local) // cfg.block_size
-        if n > 0:
-            self._tokens, self._repr_scores = tokens, scores
-            self._cut(n)
-            self.units.close_call()
-        self.count += 1
-        leaving = tokens.rest
-        tokens.advance()
-        if leaving:
-            scores.leave(leaving, tokens.past)
-
-    @property
-    def recordable(self) -> bool:
-        cfg, units = self.config, self.units
-        return (
-            super().recordable
-            and units is not None
-            and units.batch == 1
-            and units.n > self._n_looked_up
-            and self.faiss is None
-            and self.record is None
-            and cfg.unit_score != "keys"
-            and cfg.cache_strategy != "lru-s"  # which wants each step's masses on the host
-        )
-
-    @property
-    def recorded(self) -> tuple[Any, ...]:
-        assert self.units is not None
-        slabs = (view.slab.number for view in self.units.views)
-        return (*super().recorded, *slabs, *self.units.rows)
-
-    @property
-    def _n_looked_up(self) -> int:
-        """Units of a decode step's lookup."""
-        return self.config.topk * (1 if self._held() is None else 2)
-
-    def _held(self) -> Tensor | None:
-        """Units that decode steps attend besides their own."""
-        return self.held if self.config.keep_units else None
-
-    @property
-    def n_asked(self) -> int:
-        heads = self.layer.n_heads if self.config.perhead else 1
-        return 1 + self._n_looked_up * heads
-
-    def open_recording(self, clock: Tensor, asked: Tensor) -> None:
-        super().open_recording(clock, asked)
-        assert self.units is not None
-        self._slot_table = SlotTable(self.units, asked)
-
-    def refresh(self) -> None:
-        assert self._slot_table is not None
-        self._slot_table.refresh()
-
-    def bring(self, asked: Sequence[int]) -> None:
-        assert self._slot_table is not None
-        self._slot_table.bring(asked[1:])
-
-    def touch(self, asked: Sequence[int]) -> None:
-        assert self._slot_table is not None
-        self._slot_table.touch(asked[1:])
-
-    # ---------------------------------------------------------------------------------------------
 
     def _may_go_together(self, tokens: int) -> bool:
         """Whether no block of a call of `tokens` tokens depends on what another one attends.
@@ -277,12 +123,6 @@ class InfLLM(SteppingPolicy):
         pages = units.open_call(wanted, room)
         pages.load(0)
         return pages
-
-    def _open_store(self, batch: int) -> UnitStore:
-        self.units = UnitStore(self.config, self.layer, batch)
-        if self.config.faiss:
-            self.faiss = FaissIndex(batch, self.units.n_repr_heads * self.layer.head_dim)
-        return self.units
 
     def parts(self, start: int, stop: int) -> list[Part]:
         if self._together:
@@ -346,10 +186,6 @@ class InfLLM(SteppingPolicy):
             first=self._unit_start(chosen) - self._origin() if exact else None,
             mass="page" if watched else None,
         )  # fmt: skip
-
-    def _position(self, index: int) -> int:
-        """Position from the session's start of the token at `index` of the call's keys."""
-        return self.count - self._tokens.past + index
 
     def _origin(self) -> int | Tensor:
         """Position of the call's first key, as what is recorded may read it."""
@@ -460,82 +296,13 @@ class InfLLM(SteppingPolicy):
             start = self._unit_start(self._chosen) + self._call.position - self.count
             self._call.unit_uses.append(UnitUse(self.layer.index, start, mass))
 
-    def _grow_init(self, n: int) -> None:
-        tokens = self._tokens
-        moved = slice(tokens.rest, tokens.rest + n)
-        k, v = tokens.k[:, :, moved], tokens.v[:, :, moved]
-        self.init_k = k.clone() if self.init_k is None else torch.cat([self.init_k, k], dim=2)
-        self.init_v = v.clone() if self.init_v is None else torch.cat([self.init_v, v], dim=2)
-        tokens.rest += n
-
-    def _cut(self, n: int) -> None:
-        """Make the remainder's first n * block_size tokens units."""
-        assert self.units is not None
-        tokens = self._tokens
-        a, z = tokens.rest, tokens.rest + n * self.config.block_size
-        k_far = tokens.k_far[:, :, a:z]
-        score = self._repr_scores.of(a, z, k_far)
-        cut = represent(self.config, self._position(a), score, k_far)
-        k, v = (x[:, :, a:z].unflatten(2, (n, -1)) for x in (tokens.k, tokens.v))
-        self.units.append(k, v, cut.vector)
-        if self.faiss is not None:
-            self.faiss.add(cut.vector)
-        if self.record is not None:
-            self.record.append(cut)
-        tokens.rest = z
-
-    def in_sight(self) -> list[tuple[int, int]]:
-        self._settle()
-        rest = 0 if self.rest_k is None else self.rest_k.shape[2]
-        return [(0, self.n_init), (self.count - rest, self.count)]
-
     def end(self) -> None:
         assert self.units is not None
         if self._steps is None:
-            self.count += self._tokens.n_new
-            self.rest_k, self.rest_v = self._tokens.remainder()
-            self.account = self._repr_scores.rest(self._tokens.rest)
+            self._keep()
         elif not self._call.recorded:
             self.advance()
         if not self._call.recorded:
             self.units.close_call()
         del self._tokens, self._repr_scores, self._scores, self._call, self._pages
         self._chosen = None
-
-    def fork(self) -> Self:
-        other = super().fork()
-        if self.units is not None:
-            other.units = self.units.fork()
-        if self.faiss is not None:
-            other.faiss = self.faiss.fork()
-        if self.record is not None:
-            other.record = list(self.record)
-        return other
-
-    def adopt(self, capacity: int, index: list[Tensor], runs: list[Run], *, growing: bool) -> None:
-        """Take over units that files hold, see `UnitStore.adopt`."""
-        store = self._open_store(1) if self.units is None else self.units
-        store.adopt(capacity, index, runs, growing=growing)
-        if self.faiss is not None:
-            self.faiss.add(torch.cat(index).permute(1, 2, 0, 3))
-
-    def restore(self, state: Mapping[str, Tensor | int]) -> None:
-        super().restore(state)
-        if self.units is None and self.rest_k is not None:
-            self._open_store(self.rest_k.shape[0])
-
-    @property
-    def disk_bytes(self) -> int:
-        return 0 if self.units is None else self.units.disk_bytes
-
-    @property
-    def host_bytes(self) -> int:
-        return 0 if self.units is None else self.units.host_bytes
-
-    @property
-    def device_bytes(self) -> int:
-        self._settle()
-        rotated = 0 if self._steps is None else self._steps.rotated_bytes
-        return (
-            rotated + super().device_bytes + (0 if self.units is None else self.units.device_bytes)
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +11,16 @@ from torch import Tensor
 if TYPE_CHECKING:
     from infllm.engine.config import ModelConfig
     from infllm.engine.units import UnitStore
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """One lookup, as recorded for inspection: absolute span of the queries and what was chosen."""
+
+    start: int
+    stop: int
+    n_units: int  # units that could be chosen
+    chosen: Tensor  # int64 [B, G, <= topk], ascending
 
 
 class LookupScores:

@@ -43,6 +43,7 @@ class Speed:
     cache_hits: int
     cache_misses: int
     floors: Floors | None = None
+    decode_replayed: bool = False  # steps were recorded once and replayed (CUDA graphs)
 
     @property
     def complete(self) -> bool:
@@ -111,14 +112,15 @@ def measure(
             return
         peak = peak_bytes(engine.device)
         stats = session.stats
-        rate = decode_rate(session.fork(), decode_steps, engine.device) if decode_steps else None
+        answering = session.fork()
+        rate = decode_rate(answering, decode_steps, engine.device) if decode_steps else None
         at_length(session.fork())
         floors = None if ceilings is None else floors_of(engine, overrides, done, ceilings)
         yield Speed(
             done, mark, round(seconds, 4), round(done / seconds, 1),
             None if rate is None else round(rate, 2),
             peak, max(0, peak - base), stats.device_bytes, stats.host_bytes,
-            stats.cache_hits, stats.cache_misses, floors,
+            stats.cache_hits, stats.cache_misses, floors, answering.replays_steps,
         )  # fmt: skip
         if done < mark:
             return

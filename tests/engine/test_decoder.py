@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from infllm.engine import Session
+from infllm.engine import Session, decoder
 from infllm.engine.decoder import Decoder
 from infllm.engine.policies import InfLLM
 from tests.engine import tape
@@ -42,7 +42,7 @@ def assert_same_steps(served: Served, answer: list[int] = ANSWER, **overrides: A
     served.engine.record = record
     got = replayed.score(answer, step=True)
     assert served.engine.not_recorded is None or "CUDA" in served.engine.not_recorded
-    assert replayed._decoder is not None
+    assert replayed.replays_steps
     torch.testing.assert_close(got, want, atol=CLOSE * float(want.abs().max()), rtol=0)
     served.engine.record = None
     rest = [s.score(ids(20, seed=9)) for s in (plain, replayed)]
@@ -80,11 +80,11 @@ def test_a_missing_unit_is_brought_and_the_step_replayed(
     replays: list[int] = []
     step = Decoder.step
 
-    def counted(decoder: Decoder, token: int) -> torch.Tensor:
-        replay, times = decoder._replay, []
-        decoder._replay = lambda: (times.append(1), replay())
-        out = step(decoder, token)
-        decoder._replay = replay
+    def counted(self: Decoder, token: int) -> torch.Tensor | None:
+        replay, times = self._replay, []
+        self._replay = lambda: (times.append(1), replay())
+        out = step(self, token)
+        self._replay = replay
         replays.append(len(times))
         return out
 
@@ -99,6 +99,14 @@ def test_a_missing_unit_is_brought_and_the_step_replayed(
     assert session.stats.cache_hits > 0
 
 
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_step_that_lacks_too_much_goes_layer_by_layer(
+    recorded: Served, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(decoder, "REPLAYS", most)
+    assert_same_steps(recorded)
+
+
 def test_no_step_waits_for_the_device_but_for_what_it_asked(recorded: Served) -> None:
     """The tape refuses what a capture would refuse; here it is the step itself that would."""
 
@@ -110,7 +118,7 @@ def test_no_step_waits_for_the_device_but_for_what_it_asked(recorded: Served) ->
     recorded.engine.record = record
     session = read(recorded)
     session.score(ANSWER[:5], step=True)
-    assert session._decoder is not None
+    assert session.replays_steps
 
 
 def test_what_cannot_be_recorded_is_computed_step_by_step(recorded: Served) -> None:
@@ -123,7 +131,7 @@ def test_what_cannot_be_recorded_is_computed_step_by_step(recorded: Served) -> N
     torch.testing.assert_close(
         session.score(ANSWER[:8], step=True), want, atol=CLOSE * float(want.abs().max()), rtol=0
     )
-    assert session._decoder is None
+    assert not session.replays_steps
     assert recorded.engine.record is None
     assert recorded.engine.not_recorded == "operation not permitted when stream is capturing"
 
@@ -137,7 +145,7 @@ def test_steps_that_differ_are_not_recorded(recorded: Served, overrides: dict[st
     overrides = {"max_cached_block": 200, **overrides}
     session = read(recorded, **overrides)
     session.score(ANSWER[:6], step=True)
-    assert session._decoder is None
+    assert not session.replays_steps
 
 
 def test_forks_go_their_own_way(recorded: Served) -> None:
@@ -182,7 +190,7 @@ def test_an_answer_and_then_another_question(recorded: Served) -> None:
 def test_tokens_tell_their_units(recorded: Served) -> None:
     session = read(recorded)
     tokens = list(session.generate(12, units=True))
-    assert session._decoder is not None
+    assert session.replays_steps
     recorded.engine.record = None
     others = list(read(recorded).generate(12, units=True))
     assert [t.id for t in tokens] == [t.id for t in others]
@@ -205,10 +213,10 @@ def test_a_saved_session_is_what_was_replayed(recorded: Served, tmp_path: Any) -
 def test_inspected_steps_are_not_recorded(recorded: Served) -> None:
     session = read(recorded)
     session.score(ANSWER[:4], step=True)
-    assert session._decoder is not None
+    assert session.replays_steps
     policy = session.policies[0]
     assert isinstance(policy, InfLLM)
     policy.record = []
     session.score(ANSWER[4:6], step=True)
-    assert session._decoder is None
+    assert not session.replays_steps
     assert len(policy.record) >= 2

@@ -11,7 +11,8 @@ from infllm.engine import attach
 from infllm.engine.attachment import run_policy
 from infllm.engine.layer import Call, Layer, Rotary
 from infllm.engine.policies import InfLLM, make_policy
-from infllm.engine.policies.inf_llm import Cut, Lookup
+from infllm.engine.policies.lookup_scores import Lookup
+from infllm.engine.policies.representatives import Cut
 from infllm.kernels.attend import attend
 from infllm.kernels.rotate import Rope
 from tests.engine import golden

@@ -7,7 +7,7 @@ import pytest
 from infllm.engine import attach
 from infllm.engine.errors import ConfigError
 from infllm.engine.policies import InfLLM
-from infllm.engine.policies.inf_llm import Lookup
+from infllm.engine.policies.lookup_scores import Lookup
 from tests.engine.tiny_models import build, ids
 
 SETTINGS = {

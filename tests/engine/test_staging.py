@@ -17,7 +17,8 @@ from infllm.engine.attachment import run_policy
 from infllm.engine.config import ModelConfig
 from infllm.engine.layer import Call, Layer, Rotary
 from infllm.engine.policies import InfLLM
-from infllm.engine.policies.inf_llm import Cut, Lookup
+from infllm.engine.policies.lookup_scores import Lookup
+from infllm.engine.policies.representatives import Cut
 from infllm.engine.staging import Staging
 from infllm.kernels.rotate import Rope
 from tests.engine.served import SMALL_MEMORY, Served, serve

@@ -18,7 +18,7 @@ from infllm.engine.config import ModelConfig
 from infllm.engine.errors import ConfigError
 from infllm.engine.layer import Call, Layer, Rotary, Softmax
 from infllm.engine.policies import InfLLM, make_policy
-from infllm.engine.policies.inf_llm import Lookup
+from infllm.engine.policies.lookup_scores import Lookup
 from infllm.kernels import unit_mass
 from infllm.kernels.quantize import dequantize, quantize
 from infllm.kernels.rotate import Rope
