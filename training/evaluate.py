@@ -18,6 +18,7 @@ from random import Random
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from infllm.cli.tasks.lengths import parse_length
 from infllm.engine import Engine, load
 from training.corpus import Corpus, held_out_books
 from training.data import Sampler
@@ -130,7 +131,7 @@ def main() -> None:
     wrong: list[Mark] = []
     for spec in args.rows:
         size, policy, *count = spec.split(":")
-        length = int(size)
+        length = parse_length(size)
         documents = int(count[0]) if count else DOCUMENTS.get(length, 5)
         done = row(
             engine, sampler, books, length, documents, policy, args.seed, overrides,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
+from infllm.cli.tasks.lengths import parse_length
 from infllm.engine import load
 from training.corpus import Corpus, held_out_books
 from training.data import Sampler
@@ -22,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="folder of *.txt books")
     parser.add_argument("--model", type=Path, required=True, help="exported model")
-    parser.add_argument("--length", type=int, default=16384)
+    parser.add_argument("--length", type=parse_length, default=16384)
     parser.add_argument("--documents", type=int, default=6)
     parser.add_argument("rows", nargs="+", metavar="KEY=VALUE[,KEY=VALUE]", help="or: preset")
     args = parser.parse_args()

@@ -12,7 +12,7 @@ from infllm.engine import Session, decoder
 from infllm.engine.decoder import Decoder
 from infllm.engine.policies import InfLLM
 from tests.engine import tape
-from tests.engine.served import VARIANTS, Served, assert_same_state
+from tests.engine.served import VARIANTS, Served, assert_same_state, serve
 from tests.engine.tiny_models import ids
 
 TEXT, ANSWER = ids(150), ids(40, seed=5)
@@ -60,6 +60,17 @@ def assert_same_steps(served: Served, answer: list[int] = ANSWER, **overrides: A
 )  # fmt: skip
 def test_replayed_steps_equal_others(recorded: Served, overrides: dict[str, Any]) -> None:
     assert_same_steps(recorded, **overrides)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gemma2", "phi", "gpt_oss", "glm", "cohere"])
+def test_models_of_many_kinds(kind: str) -> None:
+    """Sliding layers between others, sinks, partial and interleaved rotation, experts."""
+    served = serve(kind)
+    served.engine.record = tape.record
+    try:
+        assert_same_steps(served)
+    finally:
+        served.engine.close()
 
 
 @pytest.mark.parametrize("policy", ["stream-lm", "infinite-lm", "window"])

@@ -56,6 +56,54 @@ def test_every_way_of_keeping_units(device, variant: dict[str, Any]) -> None:
     assert rms_error(got, want) < 1e-4
 
 
+RECORDED = [
+    {}, {"repr_score": "dot"}, {"repr_heads": "group"}, {"perhead": True}, {"kv_dtype": "int8"},
+    {"far_position": "exact"}, {"keep_units": True}, {"max_cached_block": 60},
+    {"type": "stream-lm"}, {"type": "infinite-lm"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", RECORDED, ids=str)
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma2", "gpt_oss"])
+def test_steps_of_a_cuda_graph_equal_others(cuda, kind: str, overrides: dict[str, Any]) -> None:
+    """Also over units that the steps make, slots that are too few, and slabs that fill."""
+    answer = ids(90, seed=5)
+    with attached(cuda, kind) as engine:
+        assert engine.not_recorded is None
+        sessions = [engine.session(overrides=overrides) for _ in range(2)]
+        for session in sessions:
+            session.read(TEXT)
+            session.end()
+        got = sessions[0].score(answer, step=True)
+        assert sessions[0].replays_steps
+        assert engine.not_recorded is None
+        engine.record = None
+        want = sessions[1].score(answer, step=True)
+        assert not sessions[1].replays_steps
+        rest = [session.score(QUESTION) for session in sessions]
+    assert rms_error(got, want) < 1e-4
+    assert rms_error(*rest) < 1e-4
+
+
+def test_answers_in_turns_over_shared_slots(cuda) -> None:
+    """Two sessions with a graph each, which evict each other's units."""
+    with attached(cuda) as engine:
+        session = engine.session()
+        session.read(TEXT)
+        session.end()
+        forks = [session.fork() for _ in range(2)]
+        answers = [ids(30, seed=seed) for seed in (5, 6)]
+        turns = [
+            [fork.score([token], step=True) for fork, token in zip(forks, tokens, strict=True)]
+            for tokens in zip(*answers, strict=True)
+        ]
+        assert all(fork.replays_steps for fork in forks)
+        engine.record = None
+        for i, answer in enumerate(answers):
+            want = session.fork().score(answer, step=True)
+            assert rms_error(torch.cat([turn[i] for turn in turns]), want) < 1e-4
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
 @pytest.mark.parametrize("policy", ["stream-lm", "origin"])
 def test_half_precision_is_close(device, dtype: torch.dtype, policy: str) -> None:
