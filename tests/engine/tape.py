@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-WAITS = ("_local_scalar_dense", "item", "equal", "nonzero", "is_nonzero", "masked_select", "unique")
+# `lift_fresh` is what `torch.tensor` calls: a copy from memory that is not pinned.
+WAITS = (
+    "_local_scalar_dense", "item", "equal", "nonzero", "is_nonzero", "masked_select", "unique",
+    "lift_fresh",
+)  # fmt: skip
 
 
 class HostWaits(RuntimeError):
@@ -30,7 +35,7 @@ class Tape(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.name().removeprefix("aten::").partition(".")[0]
-        if name in WAITS:
+        if name in WAITS or (name == "index" and _by_mask(args[1])):
             raise HostWaits(name)
         out = func(*args, **kwargs)
         given = {_storage(x) for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)}
@@ -39,8 +44,7 @@ class Tape(TorchDispatchMode):
             for i, x in enumerate(tree_flatten(out)[0])
             if isinstance(x, Tensor) and _storage(x) not in given
         ]
-        if name != "lift_fresh":  # what `torch.tensor` made is a constant
-            self.calls.append((func, args, kwargs, made))
+        self.calls.append((func, args, kwargs, made))
         return out
 
     def replay(self) -> None:
@@ -49,6 +53,10 @@ class Tape(TorchDispatchMode):
             for i, target in made:
                 if out[i].numel():
                     target.copy_(out[i])
+
+
+def _by_mask(indices: Any) -> bool:
+    return any(isinstance(x, Tensor) and x.dtype is torch.bool for x in indices)
 
 
 def _storage(x: Tensor) -> int:

@@ -118,18 +118,19 @@ def test_a_step_that_lacks_too_much_goes_layer_by_layer(
     assert_same_steps(recorded)
 
 
-def test_no_step_waits_for_the_device_but_for_what_it_asked(recorded: Served) -> None:
-    """The tape refuses what a capture would refuse; here it is the step itself that would."""
-
-    def record(run: Callable[[], None]) -> Callable[[], None]:
-        with tape.Tape(), pytest.raises(tape.HostWaits):
-            torch.ones(1).item()
-        return tape.record(run)
-
-    recorded.engine.record = record
-    session = read(recorded)
-    session.score(ANSWER[:5], step=True)
-    assert session.replays_steps
+@pytest.mark.parametrize(
+    "waits",
+    [
+        lambda: torch.ones(1).item(),
+        lambda: bool(torch.ones(1) > 0),
+        lambda: torch.ones(3).nonzero(),
+        lambda: torch.ones(3)[torch.ones(3) > 0],
+        lambda: torch.tensor([1, 2]),
+    ],
+)
+def test_the_tape_refuses_what_a_capture_refuses(waits: Callable[[], object]) -> None:
+    with pytest.raises(tape.HostWaits):
+        tape.record(waits)
 
 
 def test_what_cannot_be_recorded_is_computed_step_by_step(recorded: Served) -> None:
