@@ -152,11 +152,7 @@ class UnitMemory(SteppingPolicy):
 
     @property
     def device_bytes(self) -> int:
-        self._settle()
-        rotated = 0 if self._steps is None else self._steps.rotated_bytes
-        return (
-            rotated + super().device_bytes + (0 if self.units is None else self.units.device_bytes)
-        )
+        return super().device_bytes + (0 if self.units is None else self.units.device_bytes)
 
     # ---- decode steps ---------------------------------------------------------------------------
 

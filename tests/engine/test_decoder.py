@@ -78,6 +78,15 @@ def test_policies_with_a_window_alone(recorded: Served, policy: str) -> None:
     assert_same_steps(recorded, ids(300, seed=6), type=policy)
 
 
+@pytest.mark.parametrize("policy", ["stream-lm", "infinite-lm", "window"])
+def test_steps_of_a_window_equal_a_text_read_at_once(llama: Served, policy: str) -> None:
+    """Over more steps than the room behind the window holds."""
+    answer = ids(300, seed=6)
+    want = read(llama, type=policy).score(answer)
+    got = read(llama, type=policy).score(answer, step=True)
+    torch.testing.assert_close(got, want, atol=CLOSE * float(want.abs().max()), rtol=0)
+
+
 def test_units_that_a_step_makes_are_found_by_later_ones(recorded: Served) -> None:
     """Many cuts, slabs that fill and are followed by others."""
     answer = ids(400, seed=7)
@@ -232,3 +241,17 @@ def test_inspected_steps_are_not_recorded(recorded: Served) -> None:
     session.score(ANSWER[4:6], step=True)
     assert not session.replays_steps
     assert len(policy.record) >= 2
+
+
+def test_bytes_are_counted_once(recorded: Served) -> None:
+    """What steps add: keys rotated for them, and no second window."""
+    session = read(recorded)
+    before = session.stats.device_bytes
+    session.score(ANSWER[:1], step=True)
+    policy = session.policies[0]
+    assert policy._steps is not None  # type: ignore[attr-defined]
+    rotated = policy._steps.k_near.nbytes  # type: ignore[attr-defined]
+    per_token = rotated // policy._steps.rows  # type: ignore[attr-defined]
+    grown = session.stats.device_bytes - before
+    # A token more of keys, values and scores, perhaps a unit cut from it; index rows are in use.
+    assert abs(grown - len(session.policies) * rotated) <= 12 * per_token * len(session.policies)
