@@ -168,6 +168,7 @@ def record_cuda(run: Callable[[], None]) -> Replay:
         run()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # What other threads do with the device meanwhile is none of the capture's concern.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         run()
     return graph.replay
