@@ -5,7 +5,7 @@
 Processes, one after the other: `plain` reads the text and answers, `index` reads it into a memory
 file and says what part of its time the saving took, `ask` opens that file and answers the same
 questions, and several times more with the file cache warm. As the command does, it checks all of
-the file beside the loading of the model; what of that is not done then counts as opening.
+the file while torch is imported and the model loads; what is not done by then counts as opening.
 The text is the sources one after the other, again from the start if they are too short, with a pass
 key and a few facts planted.
 """
@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common import environment
 
@@ -32,8 +32,9 @@ from infllm.cli.options import Sampling
 from infllm.cli.output import Output
 from infllm.cli.tasks.lengths import parse_length
 from infllm.cli.tasks.questions import ask_memory
-from infllm.engine import Engine, MemoryWriter, Verification, load
-from infllm.engine.prompt import build_prompt
+
+if TYPE_CHECKING:
+    from infllm.engine import Engine, MemoryWriter
 
 WARM = 3  # times that a warm memory is asked
 FACTS = [  # depth, sentence, question
@@ -93,7 +94,10 @@ class Saving:
     """Counts the seconds that saving takes while it is in force."""
 
     def __init__(self) -> None:
+        from infllm.engine import MemoryWriter
+
         self.seconds = 0.0
+        self._writer = MemoryWriter
         self._save = MemoryWriter._save
 
     def __enter__(self) -> Saving:
@@ -102,15 +106,17 @@ class Saving:
             self._save(writer, complete=complete)
             self.seconds += time.perf_counter() - began
 
-        MemoryWriter._save = timed
+        self._writer._save = timed
         return self
 
     def __exit__(self, *exc: object) -> None:
-        MemoryWriter._save = self._save
+        self._writer._save = self._save
 
 
 def read(preset: str, text_file: Path, folder: Path | None) -> dict[str, Any]:
     """Read the text, into a memory file if a folder is given; then answer."""
+    from infllm.engine import load
+
     engine = load(preset)
     text = text_file.read_text(encoding="utf-8")
     span = Span(0, len(text), "text.txt", line=1)
@@ -133,7 +139,13 @@ def read(preset: str, text_file: Path, folder: Path | None) -> dict[str, Any]:
 
 def ask(preset: str, folder: Path) -> dict[str, Any]:
     """Open the memory and ask; the first question's first token is timed from after loading."""
-    verification = Verification(folder)
+    from infllm.engine import Verification
+
+    verification = Verification(folder)  # as the command does: before torch is imported
+
+    from infllm.engine import load
+    from infllm.engine.prompt import build_prompt
+
     engine = load(preset)
     assert engine.tokenizer is not None
     warm = engine.session()  # what any first pass of the model costs is not the memory's
@@ -195,6 +207,8 @@ def main() -> None:
             row = read(args.preset, text, folder if what == "index" else None)
         print(json.dumps(row))
         return
+    from infllm.engine import load
+
     place = Path(tempfile.mkdtemp(dir=args.folder))
     try:
         text = place / "text.txt"
