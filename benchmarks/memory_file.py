@@ -36,7 +36,7 @@ from infllm.cli.tasks.questions import ask_memory
 if TYPE_CHECKING:
     from infllm.engine import Engine, MemoryWriter
 
-WARM = 3  # times that a warm memory is asked
+WARM = 5  # times that a warm memory is asked
 FACTS = [  # depth, sentence, question
     (0.31, "The pass key is 84137. Remember it.", "What is the pass key?"),
     (0.07, "The harbour office was opened in 1931.", "When was the harbour office opened?"),
