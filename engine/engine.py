@@ -55,7 +55,7 @@ class Engine:
         self.eos_ids = _eos_ids(model, tokenizer)
         # How decode steps are recorded to be replayed; None where they are not, and why not.
         self.record: Record | None = None
-        self.not_recorded = _why_not_recorded(model, self.config)
+        self.not_recorded = _why_not_recorded(model)
         if self.not_recorded is None:
             self.record = record_cuda
         plain = base is None and distance_scale == 1.0
@@ -191,14 +191,12 @@ def attach(
     return Engine(model, tokenizer, config, check=check)
 
 
-def _why_not_recorded(model: Any, config: Config) -> str | None:
+def _why_not_recorded(model: Any) -> str | None:
     devices = {parameter.device for parameter in model.parameters()}
     if any(device.type != "cuda" for device in devices):
         return "CUDA graphs are for CUDA devices"
     if len(devices) > 1:
         return "the model is spread over several devices"
-    if not config.model.cuda_graphs:
-        return "model.cuda_graphs is off"
     return None
 
 

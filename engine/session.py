@@ -208,19 +208,21 @@ class Session:
     @property
     def replays_steps(self) -> bool:
         """Whether the last decode steps were recorded, see `engine.decoder`; why not:
-        `Engine.not_recorded`, or their lookups are of a kind that needs the host."""
+        `Engine.not_recorded`, `cuda_graphs` is off, or lookups are of a kind that needs the
+        host."""
         return self._decoder is not None
 
     def _recording(self) -> Decoder | None:
         """Recorded steps that the next one may be, made where they can be."""
         engine, watch = self.engine, self._watch_units
-        policies = None if engine.record is None else stepping(self.policies.values())
-        if policies is None or engine.record is None:
+        record = engine.record if self.config.cuda_graphs else None
+        policies = None if record is None else stepping(self.policies.values())
+        if policies is None or record is None:
             self._decoder = None
         elif self._decoder is None or not self._decoder.fits(watch_units=watch):
             self._decoder = None  # its memory goes before there is another
             try:
-                self._decoder = Decoder(self, policies, engine.record, watch_units=watch)
+                self._decoder = Decoder(self, policies, record, watch_units=watch)
             except RuntimeError as error:
                 engine.record, engine.not_recorded = None, str(error)
         return self._decoder

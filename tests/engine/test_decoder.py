@@ -159,7 +159,13 @@ def test_what_cannot_be_recorded_is_computed_step_by_step(recorded: Served) -> N
 
 @pytest.mark.parametrize(
     "overrides",
-    [{"unit_score": "keys"}, {"cache_strategy": "lru-s"}, {"type": "origin"}, {"topk": 100}],
+    [
+        {"unit_score": "keys"},
+        {"cache_strategy": "lru-s"},
+        {"type": "origin"},
+        {"topk": 100},
+        {"cuda_graphs": False},
+    ],
     ids=str,
 )
 def test_steps_that_differ_are_not_recorded(recorded: Served, overrides: dict[str, Any]) -> None:
