@@ -13,7 +13,7 @@ from infllm.engine.decoder import Decoder
 from infllm.engine.policies import InfLLM
 from tests.engine import tape
 from tests.engine.served import VARIANTS, Served, assert_same_state, serve
-from tests.engine.tiny_models import ids
+from tests.engine.tiny_models import SERVED, ids
 
 TEXT, ANSWER = ids(150), ids(40, seed=5)
 CLOSE = 1e-5  # relative: products over more rows add up in another order
@@ -62,7 +62,7 @@ def test_replayed_steps_equal_others(recorded: Served, overrides: dict[str, Any]
     assert_same_steps(recorded, **overrides)
 
 
-@pytest.mark.parametrize("kind", ["qwen3", "gemma2", "phi", "gpt_oss", "glm", "cohere"])
+@pytest.mark.parametrize("kind", SERVED)
 def test_models_of_many_kinds(kind: str) -> None:
     """Sliding layers between others, sinks, partial and interleaved rotation, experts."""
     served = serve(kind)
