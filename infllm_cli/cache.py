@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from infllm.engine import Engine
 
 SUFFIX = ".mem"
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+UNITS = ("", "K", "M", "G", "T")
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,12 @@ def _size(variable: str, default: str) -> int:
 
 
 def parse_size(text: str, name: str) -> int:
-    """`20GB`, `500M` or `0` in bytes; `name` is what gave it. Raises UsageError."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
+    """`20GB`, `500M`, `4GiB` or `0` in bytes; `name` is what gave it. Raises UsageError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(i(?=B))?)?B?\s*", text, re.IGNORECASE)
     if match is None:
         raise UsageError(f"{name} {text!r} is not a size", "write for example 20GB, 500M or 0")
-    return int(float(match[1]) * UNITS[match[2].upper()])
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** UNITS.index((match[2] or "").upper()))
 
 
 def cache_folder() -> Path:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infllm.cli.documents import Collection, Document, Span
-from infllm.cli.errors import Interrupted
+from infllm.cli.errors import BudgetExceeded, Interrupted
 from infllm.cli.output import Output
-from infllm.cli.passages import Passages
+from infllm.cli.passages import Passages, characters_of_kept
 from infllm.cli.progress import Progress, peak_memory_bytes
 from infllm.cli.reading import (
     Reading,
@@ -115,13 +115,7 @@ def plan_reading(
     kept = kept_ranges(len(ids), engine.config, len(head) + tail_tokens)
     chosen = [i for a, b in kept for i in ids[a:b]] if kept != [(0, len(ids))] else ids
     check_budget(len(head) + len(chosen) + tail_tokens, budget)
-    end = len(collection.text)
-    try:
-        whole = np.array([*tokenizer.offsets(collection.text, ids), end], dtype=np.int64)
-        offsets = np.concatenate([whole[a:b] for a, b in kept])
-        characters = [(int(whole[a]), int(whole[b])) for a, b in kept]
-    except ValueError:  # the tokenizer changes the text on the way
-        offsets, characters = np.empty(0, dtype=np.int64), [(0, end)]
+    offsets, characters = characters_of_kept(tokenizer, collection.text, ids, kept)
     return Plan(collection, head, chosen, characters, offsets, len(head) + len(ids))
 
 
@@ -247,11 +241,14 @@ def save_memory(session: "Session", memory: Memory, turns: int, folder: Path) ->
 
 
 def append_to_memory(
-    engine: "Engine", there: "Verification", added: Collection, out: Output
+    engine: "Engine", there: "Verification", added: Collection, tail_tokens: int, out: Output
 ) -> Memory:
     """Read further documents into the memory that is there; a run that dies leaves it as it was.
 
+    `tail_tokens`: as for `plan_reading`.
+
     Raises:
+        BudgetExceeded: more tokens than max_len lets in; what was read cannot be taken out again.
         infllm.engine.errors.MemoryFileError: as for `open_memory`, or it cannot be written.
     """
     from infllm.engine import MemoryWriter
@@ -268,6 +265,12 @@ def append_to_memory(
     except ValueError:
         offsets = np.empty(0, dtype=np.int64)
     session, before = memory.session, memory.passages
+    most, together = engine.config.max_len, session.position + len(ids) + tail_tokens
+    if most is not None and together > most:
+        raise BudgetExceeded(
+            f"{count(together)} tokens with those of {folder}, more than max_len {count(most)}",
+            "raise max_len, or index all the documents anew with --set truncation=middle",
+        )
     # A conversation that was kept stands between the documents and belongs to none.
     between = session.position - before.first - len(before.offsets)
     whole = np.concatenate([before.offsets, np.full(between, len(old.text)), offsets])

@@ -2,8 +2,30 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from infllm.cli.documents import Collection
+
+if TYPE_CHECKING:
+    from infllm.engine.tokenizer import Tokenizer
+
+
+def characters_of_kept(
+    tokenizer: "Tokenizer", text: str, ids: Sequence[int], kept: Sequence[tuple[int, int]]
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Where in `text`, spelled by `ids`, the ranges `kept` of these tokens stand.
+
+    Returns int64 [N], the character at which each kept token begins (empty where the tokenizer
+    changes the text on the way and cannot tell), and the ranges as characters.
+    """
+    try:
+        whole = np.array([*tokenizer.offsets(text, ids), len(text)], dtype=np.int64)
+    except ValueError:
+        return np.empty(0, dtype=np.int64), [(0, len(text))]
+    offsets = np.concatenate([whole[a:b] for a, b in kept])
+    return offsets, [(int(whole[a]), int(whole[b])) for a, b in kept]
 
 
 class Passages:

@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING, Any
 from infllm.cli.bench.metrics import score
 from infllm.cli.bench.prompts import EncodedSample, encode_sample
 from infllm.cli.bench.sample import Sample
+from infllm.cli.documents import Collection, Document, Span
 from infllm.cli.errors import InfllmError
+from infllm.cli.memory import Memory
 from infllm.cli.options import Sampling
-from infllm.cli.reading import read_in_chunks
+from infllm.cli.passages import Passages, characters_of_kept
+from infllm.cli.reading import Reading, read_in_chunks
 from infllm.cli.tasks.answer import generate_answer
+from infllm.cli.tasks.policies import READ_BACK, memory_policy
+from infllm.cli.tasks.questions import answer_prompt
 from infllm.engine.errors import EngineError
+from infllm.engine.prompt import Prompt
 
 if TYPE_CHECKING:
     from infllm.cli.bench.suites import Task
-    from infllm.engine import Engine
+    from infllm.engine import Engine, Session
 
 
 @dataclass(frozen=True)
@@ -90,20 +96,32 @@ class Examiner:
     ) -> Outcome:
         chunk = self.engine.config.chunk_size
         began = time.perf_counter()
-        memory = self.engine.session(overrides={"type": policy})
+        memory = self.engine.session(overrides={"type": memory_policy(policy)})
         read_in_chunks(memory, [*encoded.head, *encoded.context], chunk, self.told)
         reading = time.perf_counter() - began
         read = memory.stats.tokens_read
         sampling = Sampling(max_new_tokens=task.answer_tokens, stop=tuple(task.stop))
-        answers, scores, finish = [], [], []
+        back = _documents(self.engine, memory, sample, encoded) if policy == READ_BACK else None
+        answers, scores, finish, read_back = [], [], [], []
         answering = 0.0
         for turn, tail in zip(sample.turns, encoded.tails, strict=True):
-            began = time.perf_counter()
-            session = memory.fork()
-            read_in_chunks(session, tail, chunk, self.told)
-            read += session.stats.tokens_read - memory.stats.tokens_read
-            reading += time.perf_counter() - began
-            answer = generate_answer(session, self.engine.tokenizer, sampling)
+            if back is not None:
+                alone = Prompt(encoded.head, tail)
+                reply = answer_prompt(
+                    self.engine, back, turn.tail, tail, alone, sampling, read_back=True
+                )
+                self.told(len(tail))
+                read += len(tail)
+                reading += reply.seconds
+                read_back.append(reply.read_back)
+                answer = reply.answer
+            else:
+                began = time.perf_counter()
+                session = memory.fork()
+                read_in_chunks(session, tail, chunk, self.told)
+                read += session.stats.tokens_read - memory.stats.tokens_read
+                reading += time.perf_counter() - began
+                answer = generate_answer(session, self.engine.tokenizer, sampling)
             if answer.finish == "interrupted":
                 raise KeyboardInterrupt
             answering += answer.seconds
@@ -121,12 +139,28 @@ class Examiner:
             "scores": scores,
             "finish": finish,
         }
+        if back is not None:
+            record["tokens_read_back"] = read_back
         timing = {
             "tokens_read": read,
             "seconds_reading": round(reading, 4),
             "seconds_answering": round(answering, 4),
         }
         return Outcome(task, policy, record, timing, read)
+
+
+def _documents(
+    engine: "Engine", session: "Session", sample: Sample, encoded: EncodedSample
+) -> Memory:
+    """The session, which has read the sample's context, with the text that this was."""
+    assert engine.tokenizer is not None
+    offsets, characters = characters_of_kept(
+        engine.tokenizer, sample.context, encoded.whole, encoded.kept
+    )
+    spans = [Span(0, len(sample.context), sample.id, line=1)]
+    context = Collection([Document(sample.id, "text", sample.context, spans)])
+    reading = Reading(encoded.given, session.stats.tokens_read, encoded.truncated, 0.0)
+    return Memory(session, Passages(context, offsets, len(encoded.head), characters), reading)
 
 
 def failure(id: str, meta: dict[str, Any], error: BaseException, where: str = "") -> dict[str, Any]:

@@ -8,6 +8,7 @@ from infllm.cli.bench.metrics import data_files
 from infllm.cli.bench.prompts import encode_sample, spell
 from infllm.cli.bench.sample import BadSample
 from infllm.cli.errors import InfllmError, UsageError
+from infllm.cli.tasks.policies import memory_policy
 
 if TYPE_CHECKING:
     from infllm.cli.bench.source import Source
@@ -108,11 +109,11 @@ def plan(
             except InfllmError:
                 too_long += 1
                 continue
-            lengths.append(ids.kept)
+            lengths.append(ids.given - ids.truncated)
             truncated += ids.truncated > 0
         seconds: dict[str, float] | None = {}
         for policy in policies:
-            own = config.with_overrides({"model.type": policy})
+            own = config.with_overrides({"model.type": memory_policy(policy)})
             needs = [estimate_needs(own, length) for length in lengths]
             known = [need.seconds for need in needs if need and need.seconds is not None]
             if len(known) < len(lengths):  # the model's config.json is not here

@@ -16,24 +16,28 @@ if TYPE_CHECKING:
 class EncodedSample:
     """Ids of head and context, read once, and of each turn's tail.
 
-    `truncated` tokens of the context were left out because the configuration's max_len asked for
-    it; `head` begins with the only BOS.
+    `kept`: which tokens of the context (start, stop) are read; the others are left out because
+    the configuration's max_len asked for it. `head` begins with the only BOS.
     """
 
     head: list[int]
-    context: list[int]
+    whole: list[int]  # context with what is left out
     tails: list[list[int]]
-    truncated: int
+    kept: list[tuple[int, int]]
+
+    @property
+    def context(self) -> list[int]:
+        """What is read of the context."""
+        return [i for start, stop in self.kept for i in self.whole[start:stop]]
 
     @property
     def given(self) -> int:
         """Tokens of head, whole context and all tails."""
-        return len(self.head) + len(self.context) + self.truncated + sum(map(len, self.tails))
+        return len(self.head) + len(self.whole) + sum(map(len, self.tails))
 
     @property
-    def kept(self) -> int:
-        """Tokens that are read: those given without the truncated ones."""
-        return self.given - self.truncated
+    def truncated(self) -> int:
+        return len(self.whole) - sum(stop - start for start, stop in self.kept)
 
 
 def fitted_sources(
@@ -70,9 +74,8 @@ def encode_sample(
     head = prompts[0].head_ids
     tails = [prompt.tail_ids for prompt in prompts]
     context = tokenizer.encode(sample.context, inner=bool(sample.head))
-    ranges = kept_ranges(len(context), config, len(head) + max(map(len, tails)))
-    kept = [i for start, stop in ranges for i in context[start:stop]]
-    return EncodedSample(head, kept, tails, len(context) - len(kept))
+    kept = kept_ranges(len(context), config, len(head) + max(map(len, tails)))
+    return EncodedSample(head, context, tails, kept)
 
 
 def spell(tokenizer: "Tokenizer", ids: list[int]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from infllm.cli.bench.results import read_manifest, read_results
 from infllm.cli.bench.statistics import Mean, mean_difference, mean_of_means, mean_score
 from infllm.cli.errors import UsageError
+from infllm.cli.tasks.policies import memory_policy
 
 COMPARED = ("seed", "scoring")  # of a manifest: where they differ, samples are not the same
 
@@ -196,7 +197,7 @@ def _policy_rank(method: str) -> tuple[int, str]:
     from infllm.engine.config import ModelConfig
 
     known = get_args(ModelConfig.model_fields["type"].annotation)
-    policy = method.rpartition(":")[2]
+    policy = memory_policy(method.rpartition(":")[2])
     return (known.index(policy) if policy in known else len(known)), method
 
 

@@ -96,7 +96,8 @@ def run(
 
     Every result is on the disk before the next sample: the same command goes on where it was
     stopped, tries failed samples again, and takes further tasks, policies and lengths into the
-    same folder. Answers are greedy, from the memory alone: passages are not read back.
+    same folder. Answers are greedy, from the memory alone; the policy inf-llm+read-back
+    answers as `ask --read-back` does, from passages that are read again.
 
     \b
     Examples:
@@ -108,7 +109,7 @@ def run(
     from infllm.cli.bench.suites import find_tasks
     from infllm.cli.bench.workers import check_workers
     from infllm.cli.reading import open_config
-    from infllm.cli.tasks.policies import parse_policies
+    from infllm.cli.tasks.policies import READ_BACK, parse_policies
 
     out = streams.output("bench run")
     if not specs:
@@ -119,7 +120,7 @@ def run(
         raise UsageError("--len names no length", "write for example --len 4K,64K")
     choice = flags.choice()
     config = open_config(choice)
-    policies = parse_policies(policy, config.model.type)
+    policies = parse_policies(policy, config.model.type, [READ_BACK])
     source = Source(data=data, lengths=wanted, count=samples, seed=seed, haystack=haystack, qa=qa)
     plan = _Plan(config, choice, tasks, policies, source, limit)
     check_files(tasks, source)

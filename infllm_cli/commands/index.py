@@ -53,7 +53,7 @@ def index(
     from infllm.cli.memory import append_to_memory
     from infllm.cli.progress import peak_memory_bytes
     from infllm.cli.reading import check_budget, open_config, open_engine, read_documents
-    from infllm.cli.remember import bytes_of, choice_of, index_sources
+    from infllm.cli.remember import bytes_of, choice_of, index_sources, tail_tokens
     from infllm.cli.text import plural, size
     from infllm.engine import Verification
 
@@ -66,7 +66,7 @@ def index(
         engine = open_engine(config, choice, out)
         assert engine.tokenizer is not None
         check_budget(len(engine.tokenizer.encode(collection.text)), max_tokens)
-        memory = append_to_memory(engine, verification, collection, out)
+        memory = append_to_memory(engine, verification, collection, tail_tokens(engine, ""), out)
     else:
         engine, memory = index_sources(choice, sources, password, folder, out, max_tokens)
     documents = memory.collection.documents

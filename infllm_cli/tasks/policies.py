@@ -1,14 +1,19 @@
 """Names of memory policies, as flags give them."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import get_args
 
 from infllm.cli.errors import UsageError
 from infllm.cli.options import split_list
 
+READ_BACK = "inf-llm+read-back"  # that policy, answering as `ask --read-back` does
 
-def parse_policies(text: str | None, default: str) -> list[str]:
+
+def parse_policies(text: str | None, default: str, further: Sequence[str] = ()) -> list[str]:
     """`inf-llm,origin` as a list; the configuration's own policy where none was named.
+
+    `further`: names that may stand beside those of policies.
 
     Raises:
         UsageError: a name that is no policy, with the nearest one.
@@ -17,7 +22,7 @@ def parse_policies(text: str | None, default: str) -> list[str]:
         return [default]
     from infllm.engine.config import ModelConfig
 
-    known = get_args(ModelConfig.model_fields["type"].annotation)
+    known = [*get_args(ModelConfig.model_fields["type"].annotation), *further]
     names = [name.replace("_", "-") for name in split_list(text)]
     names = ["stream-lm" if name == "stream-llm" else name for name in names]
     for name in names:
@@ -30,3 +35,8 @@ def parse_policies(text: str | None, default: str) -> list[str]:
     if not names:
         raise UsageError("--policy names no policy", f"known: {', '.join(known)}")
     return list(dict.fromkeys(names))
+
+
+def memory_policy(name: str) -> str:
+    """The memory policy of a way to answer: `inf-llm` of `inf-llm+read-back`."""
+    return name.partition("+")[0]

@@ -18,6 +18,7 @@ from infllm.cli.tasks.citations import (
 
 if TYPE_CHECKING:
     from infllm.engine import Engine, Session
+    from infllm.engine.prompt import Prompt
     from infllm.engine.results import UnitMass
 
 WINDOW_SHARE = 0.75  # of the window that question and passages read back may fill
@@ -51,36 +52,55 @@ def ask_memory(
     read_back: bool = False,
     answer_start: str = "",
 ) -> Reply:
-    """Answer `question` from `memory`, which stays as it is.
+    """Answer `question` from `memory`, which stays as it is; `read_back` as for `answer_prompt`.
 
-    With `read_back`, the sentences that the question finds, and those that the best of them leads
-    to, are read again next to the question and at their true distances; the answer is given from
-    there. Without units, as in a text that the window holds, there is nothing to read back.
     `answer_start` is put into the model's mouth, and is no part of the answer.
     """
-    from infllm.engine.prompt import build_prompt, build_turn
+    from infllm.engine.prompt import Prompt, build_prompt, build_turn
 
     assert engine.tokenizer is not None
-    began = time.monotonic()
     prompt = build_prompt(engine.tokenizer, engine.config, "ask", question=question)
     asked = prompt.tail_ids
     if memory.turns:
         asked = build_turn(engine.tokenizer, engine.config, question, first=False)
     start = engine.tokenizer.encode(f" {answer_start}", inner=True) if answer_start else []
+    alone = Prompt(prompt.head_ids, [*prompt.tail_ids, *start])
     asked = [*asked, *start]
+    return answer_prompt(engine, memory, question, asked, alone, sampling, write, read_back)
+
+
+def answer_prompt(
+    engine: "Engine",
+    memory: Memory,
+    question: str,
+    asked: list[int],
+    alone: "Prompt",
+    sampling: Sampling,
+    write: Callable[[str], None] = lambda text: None,
+    read_back: bool = False,
+) -> Reply:
+    """What follows the tokens `asked`, which put the words of `question` to `memory`.
+
+    With `read_back`, the sentences that the question finds, and those that the best of them leads
+    to, are read again at their true distances, in the prompt `alone` in place of the document; the
+    answer is given from there. Without units, as in a text that the window holds, there is nothing
+    to read back.
+    """
+    assert engine.tokenizer is not None
+    began = time.monotonic()
     session = look(memory, asked)
     attended = attended_units(session)
     found: list[Found] = []
     passages: list[int] = []
     speaker = session
     if read_back and attended:
-        room = int(WINDOW_SHARE * engine.config.model.n_local) - len(prompt.tail_ids)
+        room = int(WINDOW_SHARE * engine.config.model.n_local) - len(alone.tail_ids)
         found = find_sentences(engine, memory, session, question, asked)
         passages = spell(engine, memory, found, room)
     if passages:
         speaker = engine.session()
-        speaker.read([*prompt.head_ids, *passages])
-        speaker.read([*prompt.tail_ids, *start])
+        speaker.read([*alone.head_ids, *passages])
+        speaker.read(alone.tail_ids)
         speaker.end()
     seconds = time.monotonic() - began
     answer = generate_answer(speaker, engine.tokenizer, sampling, write, units=True)

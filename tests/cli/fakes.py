@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, Self
 
 from infllm.engine.config import Config
+from infllm.engine.prompt import Prompt
 
 
 class FakeTokenizer:
@@ -156,7 +157,7 @@ def find_pass_key(text: str) -> str:
 def build_prompt(tokenizer: FakeTokenizer, config: Config, task: str, **fields: str) -> Any:
     """BOS, the document, and the plain form of the question."""
     tail = f"\n\nQuestion: {fields['question']}\nAnswer:" if fields else f"\n\nTask: {task}"
-    return SimpleNamespace(head_ids=[tokenizer.bos_id], tail_ids=tokenizer.encode(tail))
+    return Prompt([tokenizer.bos_id], tokenizer.encode(tail))
 
 
 def build_turn(tokenizer: FakeTokenizer, config: Config, question: str, first: bool) -> Any:
@@ -175,6 +176,7 @@ class Fakes:
         prompt = ModuleType("infllm.engine.prompt")
         prompt.build_prompt = build_prompt  # type: ignore[attr-defined]
         prompt.build_turn = build_turn  # type: ignore[attr-defined]
+        prompt.Prompt = Prompt  # type: ignore[attr-defined]
         prompt.chat_template = lambda tokenizer, config: None  # type: ignore[attr-defined]
         monkeypatch.setitem(vars(infllm.engine), "load", self.load)
         monkeypatch.setitem(sys.modules, "infllm.engine.prompt", prompt)

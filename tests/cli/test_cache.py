@@ -100,7 +100,7 @@ def test_a_damaged_memory_of_the_cache_is_read_again(infllm, pocket, cache, text
 
 
 @pytest.mark.parametrize("variable", ["INFLLM_CACHE_MAX", "INFLLM_CACHE_MAX_ONE"])
-@pytest.mark.parametrize("value", ["much", "-1", "5XB", ""])
+@pytest.mark.parametrize("value", ["much", "-1", "5XB", "5i", ""])
 def test_a_limit_that_is_no_size(infllm, monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
     result = infllm("memory", "list")
@@ -110,6 +110,7 @@ def test_a_limit_that_is_no_size(infllm, monkeypatch, variable, value):
 
 def test_sizes():
     sizes = {"20GB": 2 * 10**10, "1.5m": 1_500_000, " 12 kB ": 12_000, "0": 0, "7": 7, "1T": 10**12}
+    sizes |= {"4GiB": 2**32, "1.5 kib": 1536}
     assert {text: parse_size(text, "x") for text in sizes} == sizes
     with pytest.raises(UsageError):
         parse_size("1 000", "x")

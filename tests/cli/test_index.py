@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from infllm.cli.documents import is_memory, read_sources
+from infllm.cli.errors import ExitCode
 from infllm.cli.memory import about_memory
 from tests.cli.memories import ANSWER, HARBOUR, MEADOW, files, largest
 from tests.cli.stories import fact
@@ -166,6 +167,21 @@ def test_an_appended_memory_answers_from_both(infllm, harbour, shelf, sequel):
         assert fields["citations"][0]["verified"]
     assert infllm("memory", "verify", harbour).code == 0
     assert infllm("index", shelf / "harbour.txt", "-o", harbour).code == 2
+
+
+def test_append_reads_no_more_than_max_len(infllm, harbour, sequel):
+    manifest = (harbour / "manifest.json").read_bytes()
+    held = json.loads(manifest)["tokens_given"]
+    result = infllm(
+        "index", "--append", sequel, "-o", harbour,
+        "--set", f"max_len={held + 20}", "--set", "truncation=middle",
+    )  # fmt: skip
+    assert (result.code, result.out) == (ExitCode.BUDGET, "")
+    assert f"tokens with those of {harbour}, more than max_len {held + 20:,}\n" in result.err
+    assert "hint: raise max_len, or index all the documents anew" in result.err
+    assert (harbour / "manifest.json").read_bytes() == manifest
+    enough = infllm("index", "--append", sequel, "-o", harbour, "--set", "max_len=100000")
+    assert enough.code == 0
 
 
 def test_append_needs_a_memory(infllm, pocket, sequel, tmp_path):

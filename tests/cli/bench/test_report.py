@@ -171,6 +171,13 @@ def test_baseline(infllm, two_policies):
     assert result.err.endswith("hint: they have: inf-llm, stream-lm\n")
 
 
+def test_ways_to_answer_stand_behind_their_policy(tmp_path):
+    policies = ("stream-lm", "origin", "inf-llm+read-back", "inf-llm")
+    folder = results(tmp_path / "r", {f"{policy}/ruler.vt": RIGHT for policy in policies})
+    methods = load_report([folder]).methods
+    assert methods.index("inf-llm+read-back") == methods.index("inf-llm") + 1
+
+
 def test_several_folders_stand_side_by_side(tmp_path):
     one = results(tmp_path / "llama", {"inf-llm/ruler.vt": RIGHT})
     two = results(tmp_path / "qwen", {"inf-llm/ruler.vt": HALF})

@@ -7,6 +7,7 @@ import pytest
 
 from infllm.cli.bench import examine
 from infllm.cli.bench.suites import Task
+from infllm.cli.tasks.policies import READ_BACK
 from infllm.engine.errors import OutOfMemory
 from tests.cli.stories import fact, story
 
@@ -83,6 +84,35 @@ def test_every_sample_under_every_policy(bench, tmp_path):
             assert (record["tokens_truncated"], record["finish"]) == (0, ["stop"])
     assert [r["answers"] for r in read(tmp_path / "r")] == [[n] for n in NUMBERS]
     assert [r["scores"] for r in read(tmp_path / "r")] == [[1.0]] * 3
+
+
+def test_passages_are_read_back_where_the_policy_says_so(bench, data, tmp_path):
+    contexts = [story(150, fact("vague-harbor", number), seed=7) for number in NUMBERS]
+    lines = [{"id": n, "context": c, "answer": n} for n, c in zip(NUMBERS, contexts, strict=True)]
+    (data / "numbers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = bench("--policy", "inf-llm,inf-llm+read-back")
+    assert result.code == 0, result.raw_err
+    plain, back = read(tmp_path / "r"), read(tmp_path / "r", READ_BACK)
+    for one, other, number in zip(plain, back, NUMBERS, strict=True):
+        (again,) = other.pop("tokens_read_back")
+        assert len(number) < again < 0.75 * 512
+        assert other["answers"] == [number]
+        assert one["tokens_read"] == other["tokens_read"]
+        assert one.keys() == other.keys()
+    assert bench("--policy", READ_BACK).err.startswith("0 results made, 3 were there before")
+
+
+def test_passages_are_read_back_from_what_truncation_left(bench, data, tmp_path):
+    context = story(150, fact("vague-harbor", NUMBERS[0])) + story(450, seed=3)
+    line = {"id": "a", "context": context, "answer": NUMBERS[0]}
+    (data / "numbers.jsonl").write_text(json.dumps(line) + "\n")
+    cut = ("--set", "max_len=2400", "--policy", READ_BACK)
+    bench(*cut, "--set", "truncation=prefix", output="start")
+    bench(*cut, "--set", "truncation=suffix", output="end")
+    (kept,), (lost,) = (read(tmp_path / name, READ_BACK) for name in ("start", "end"))
+    assert kept["answers"] == [NUMBERS[0]]
+    assert kept["tokens_read"] == lost["tokens_read"] == 2400
+    assert lost["scores"] == [0.0]
 
 
 def test_two_runs_give_the_same_bytes(bench, tmp_path):
