@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from training.allocation import restart_with_large_pages
+from training.allocation import give_back_free_pages, restart_with_large_pages
 from training.corpus import Corpus, held_out_books, training_books
 from training.data import Batch, Mix, Sampler
 from training.export import export
@@ -230,6 +230,7 @@ def run(
             evaluated = now.seconds
         if now.seconds - saved > SAVE_EVERY:
             trainer.save()
+            give_back_free_pages()
             saved = now.seconds
     trainer.save()
 
