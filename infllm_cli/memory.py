@@ -11,7 +11,7 @@ import io
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +70,10 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Of the ids and of what they are cited as."""
+        """Of the ids and of what they are cited as, but for the names of the sources: a document
+        that is moved, or named from another folder, is the same."""
         whole = hashlib.sha256(np.array([*self.head_ids, *self.ids], dtype="<u4").tobytes())
-        whole.update(pack_documents(self.collection))
+        whole.update(pack_documents(self.collection, names=False))
         return whole.hexdigest()
 
 
@@ -282,7 +283,7 @@ def append_to_memory(
     about["sources"] = [document.source for document in collection.documents]
     about["characters"] = kept
     about["digest"] = hashlib.sha256(
-        bytes.fromhex(about["digest"]) + pack_documents(collection)
+        bytes.fromhex(about["digest"]) + pack_documents(collection, names=False)
     ).hexdigest()
     with (
         MemoryWriter(session, folder, extra=about) as writer,
@@ -393,10 +394,14 @@ def _array_bytes(offsets: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def pack_documents(collection: Collection) -> bytes:
-    """A collection as JSON; `unpack_documents` gives an equal one."""
+def pack_documents(collection: Collection, names: bool = True) -> bytes:
+    """A collection as JSON; `unpack_documents` gives an equal one. Without `names` it does not
+    say what the sources are called."""
     documents = []
     for document, header in zip(collection.documents, collection.headers, strict=True):
+        if not names:
+            spans = [replace(span, source="") for span in document.spans]
+            document = replace(document, source="", title=None, spans=spans)
         fields = asdict(document)
         fields["spans"] = [list(vars_of(span)) for span in document.spans]
         documents.append({**fields, "header": header})

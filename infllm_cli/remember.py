@@ -133,6 +133,7 @@ def _read_or_found(
         try:
             with Spinner(out, f"opening {folder}"):
                 memory = open_memory(engine, folder)
+            memory.passages = plan.passages  # the same, with the sources as they are called now
             cache.touch(folder)
             _tell_reuse(memory, out)
             return memory

@@ -38,6 +38,14 @@ def test_answers_of_a_kept_memory_are_those_of_a_new_one(infllm, pocket, cache, 
     assert same[0] == same[1] == same[2]
 
 
+def test_a_moved_document_is_found_again_and_cited_by_its_new_name(infllm, pocket, cache, text):
+    infllm("ask", text, HARBOUR)
+    moved = text.rename(text.with_name("moved.txt"))
+    fields = json.loads(infllm("ask", moved, HARBOUR, "--json").out)
+    assert (fields["answer"], fields["reused"], len(kept(cache))) == (ANSWER, True, 1)
+    assert [citation["source"] for citation in fields["citations"]] == [str(moved)]
+
+
 def test_edited_files_and_other_settings_are_read_anew(infllm, pocket, cache, text):
     def reused(*options: str) -> bool:
         return json.loads(infllm("ask", text, HARBOUR, "--json", *options).out)["reused"]
