@@ -30,12 +30,9 @@ from training.facts import (
 )
 from training.tokenizer import BEGIN, END
 
-# Loss weights of an answer's tokens and of the rest. Of the rest only a share is predicted at
-# all, which spares the output layer most of its work.
+# Loss weights of an answer's tokens and of the rest.
 ANSWER_WEIGHT, TEXT_WEIGHT = 5.0, 1.0
-TEXT_SHARE = 0.25
 
-UNSAID_SHARE = 0.20  # of the questions whose statement could be left out
 QUOTED_SHARE = 0.04
 
 # What may be planted together in filler: facts of one form, each a distractor of the others.
@@ -62,6 +59,8 @@ _TOKENS_OF_OTHERS = 40
 KINDS = {"passkey": 3, "number": 4, "magic": 9, "multi_value": 11, "multi_query": 11,
          "attributes": 16, "relations": 26, "latest": 6, "two_hop": 10, "definitions": 5,
          "report": 1}  # fmt: skip
+# Those of which several fit into 128 tokens, each with its question.
+SHORT_KINDS = {"passkey": 3, "number": 4, "magic": 10, "attributes": 16, "relations": 10}
 
 
 @dataclass(frozen=True)
@@ -69,13 +68,17 @@ class Mix:
     """Shares of a batch; what remains is plain book text.
 
     json: documents that are one JSON object. kinds: relative shares of what the `questions`
-    documents hold (see PLANTED).
+    documents hold (see PLANTED). text: of the tokens that are no answer, how many are predicted;
+    a share alone spares the output layer most of its work. unsaid: of the facts whose statement
+    could be left out, how many the document does not say.
     """
 
     repeats: float
     questions: float
     json: float = 0.0
     kinds: dict[str, float] = field(default_factory=lambda: dict(KINDS))
+    text: float = 0.25
+    unsaid: float = 0.20
 
 
 @dataclass(frozen=True)
@@ -113,11 +116,11 @@ class Sampler:
             elif kind < mix.repeats + mix.json:
                 ids[row], answers[row] = self.json_document(rng, length)
             elif kind < mix.repeats + mix.json + mix.questions:
-                facts = self.facts(rng, length, mix.kinds)
+                facts = self.facts(rng, length, mix)
                 ids[row], answers[row] = self.document(rng, length, facts)
             else:
                 ids[row] = [self.begin, *self.book(rng, length - 1)]
-        predicted = np.random.default_rng(rng.getrandbits(63)).random(ids.shape) < TEXT_SHARE
+        predicted = np.random.default_rng(rng.getrandbits(63)).random(ids.shape) < mix.text
         weights = np.where(answers, ANSWER_WEIGHT, predicted * TEXT_WEIGHT).astype(np.float32)
         return Batch(ids, weights, answers)
 
@@ -148,16 +151,17 @@ class Sampler:
     def draw(self, rng: Random) -> Draw:
         return Draw(rng, self.corpus.words, self.corpus.names, self.corpus.definitions)
 
-    def facts(self, rng: Random, length: int, kinds: dict[str, float]) -> list[Fact]:
+    def facts(self, rng: Random, length: int, mix: Mix) -> list[Fact]:
         """Facts of one to three kinds, at most about as many as fill `length` tokens."""
         draw = self.draw(rng)
-        drawn = rng.choices(list(kinds), list(kinds.values()), k=rng.choice([1, 1, 2, 3]))
+        shares = list(mix.kinds.values())
+        drawn = rng.choices(list(mix.kinds), shares, k=rng.choice([1, 1, 2, 3]))
         names = list(dict.fromkeys(drawn))
         facts = []
         for name in names:
             most = length // len(names) // _TOKENS.get(name, _TOKENS_OF_OTHERS)
             for fact in PLANTED[name](draw, rng.randint(2, max(2, most))):
-                if name in MAY_BE_UNSAID and rng.random() < UNSAID_SHARE:
+                if name in MAY_BE_UNSAID and rng.random() < mix.unsaid:
                     fact = unsaid(fact)
                 elif name in MAY_BE_QUOTED and rng.random() < QUOTED_SHARE:
                     fact = quoted(fact)

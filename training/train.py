@@ -17,7 +17,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from training.allocation import give_back_free_pages, restart_with_large_pages
 from training.corpus import Corpus, held_out_books, training_books
-from training.data import Batch, Mix, Sampler
+from training.data import SHORT_KINDS, Batch, Mix, Sampler
 from training.export import export
 from training.model import hidden_states, pocket_config
 from training.optim import build_optimizers
@@ -41,12 +41,12 @@ class Phase:
     window: int
 
 
-# Copying must be found at a short length with many questions a sample, or it is not found at all;
-# after that every longer length costs little. Late small batches buy more steps.
+# Copying must be found at a short length, from short facts and with every token predicted, or it
+# is found late; after that every longer length costs little. Late small batches buy more steps.
 PHASES = (
-    Phase(0.00, 128, 32, Mix(0.30, 0.45, 0.05), 0.0, 128),
-    Phase(0.10, 256, 24, Mix(0.12, 0.55, 0.10), 0.2, 128),
-    Phase(0.22, 512, 16, Mix(0.05, 0.70, 0.13), 0.5, 256),
+    Phase(0.00, 128, 32, Mix(0.30, 0.50, 0.00, SHORT_KINDS, text=1.0, unsaid=0.0), 0.0, 128),
+    Phase(0.10, 256, 24, Mix(0.12, 0.58, 0.08, text=1.0, unsaid=0.1), 0.2, 128),
+    Phase(0.22, 512, 16, Mix(0.05, 0.70, 0.13, text=0.5), 0.5, 256),
     Phase(0.62, 1024, 8, Mix(0.03, 0.72, 0.13), 0.6, 256),
     Phase(0.84, 2048, 4, Mix(0.02, 0.70, 0.13), 0.7, 256),
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from training.corpus import HELD_OUT, definitions_in, training_books, unwrapped
-from training.data import ANSWER_WEIGHT, PLANTED, TEXT_WEIGHT, Mix, Sampler
+from training.data import ANSWER_WEIGHT, PLANTED, SHORT_KINDS, TEXT_WEIGHT, Mix, Sampler
 from training.facts import NOT_SAID, passkey, unsaid
 
 
@@ -53,6 +53,19 @@ def test_text_is_predicted_in_part_and_answers_always(sampler):
     text = batch.weights[~batch.answers]
     assert set(np.unique(text)) == {0.0, TEXT_WEIGHT}
     assert 0.2 < (text > 0).mean() < 0.3
+    whole = sampler.batch("7", 8, 512, Mix(repeats=0.5, questions=0.5, text=1.0))
+    assert (whole.weights > 0).all()
+
+
+def test_what_is_not_said_comes_by_its_share(sampler):
+    def denied(unsaid: float) -> float:
+        mix = Mix(repeats=0.0, questions=1.0, kinds=SHORT_KINDS, unsaid=unsaid)
+        drawn = [sampler.facts(Random(seed), 256, mix) for seed in range(100)]
+        facts = [fact for facts in drawn for fact in facts]
+        return sum(fact.answer == NOT_SAID for fact in facts) / len(facts)
+
+    assert denied(0.0) == 0.0
+    assert 0.0 < denied(0.2) < denied(0.6)
 
 
 @pytest.mark.parametrize("kind", PLANTED)
