@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
@@ -10,9 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    GenerationMixin,
+    PreTrainedModel,
+)
 
-from infllm.engine.cache import SessionCache
+from infllm.engine.cache import SessionCache, cache_name, rename_cache
 from infllm.engine.errors import UnsupportedCall, UnsupportedModel
 from infllm.engine.layer import Call, Layer, Softmax
 from infllm.engine.policies import Policy
@@ -51,6 +57,7 @@ class Attachment:
         self._base = base
         self._distance_scale = distance_scale
         self._name = next(_names)
+        self.cache_name = cache_name(type(model).forward)  # of the argument that takes a session
         self._attention: Callable[..., tuple[Tensor, None]] = self._attend
         self._stack = ExitStack()
         self._cache: SessionCache | None = None  # of the forward pass under way
@@ -71,6 +78,7 @@ class Attachment:
             stack.callback(hook.remove)
             hook = self.model.register_forward_hook(self._after, always_call=True)
             stack.callback(hook.remove)
+            stack.enter_context(_generate_with_any_cache_name(self.model))
             self._stack = stack.pop_all()
         return self
 
@@ -117,8 +125,11 @@ class Attachment:
 
     # ---- a forward pass -------------------------------------------------------------------------
 
-    def _before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        cache = kwargs.get("past_key_values")
+    def _before(
+        self, module: nn.Module, args: Any, kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        kwargs = rename_cache(kwargs, self.cache_name)
+        cache = kwargs.get(self.cache_name)
         if kwargs.get("use_cache") is False:
             raise UnsupportedCall(
                 "use_cache=False would read the whole text again for each token",
@@ -127,12 +138,12 @@ class Attachment:
         if cache is None:
             raise UnsupportedCall(
                 "the attached model was called without a session's memory",
-                "pass past_key_values=session.cache",
+                "pass cache=session.cache",
             )
         if not isinstance(cache, SessionCache):
             raise UnsupportedCall(
                 f"the attached model cannot use a {type(cache).__name__}",
-                "pass past_key_values=session.cache",
+                "pass cache=session.cache",
             )
         ids = kwargs.get("input_ids", args[0] if args else None)
         tokens = ids if ids is not None else kwargs.get("inputs_embeds")
@@ -146,6 +157,7 @@ class Attachment:
         _refuse_padding(kwargs.get("attention_mask"))
         self._cache = cache
         self._call = cache.begin(int(tokens.shape[0]), int(tokens.shape[1]))
+        return args, kwargs
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         cache, self._cache, self._call = self._cache, None, None
@@ -225,6 +237,30 @@ class Attachment:
     def keeps_logits(self) -> bool:
         """Whether the model can be told how many logits to compute."""
         return "logits_to_keep" in inspect.signature(type(self.model).forward).parameters
+
+
+@contextmanager
+def _generate_with_any_cache_name(model: PreTrainedModel) -> Iterator[None]:
+    """transformers' generate takes a cache under one name, and which one depends on its release."""
+    own = model.__dict__.get("generate")
+    generate = getattr(model, "generate", None)
+    if generate is None:
+        yield
+        return
+    name = cache_name(GenerationMixin.prepare_inputs_for_generation)
+
+    @functools.wraps(generate)
+    def renaming(*args: Any, **kwargs: Any) -> Any:
+        return generate(*args, **rename_cache(kwargs, name))
+
+    model.generate = renaming  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if own is None:
+            del model.generate
+        else:
+            model.generate = own  # type: ignore[method-assign]
 
 
 class _DecoderOutput:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -15,11 +17,37 @@ if TYPE_CHECKING:
     from infllm.engine.session import Session
 
 
+# What transformers calls the cache that a model is given: the first since 5.24, the others before.
+CACHE_NAMES = ("cache", "past_key_values", "cache_params")
+
+
+def cache_name(function: Callable[..., Any]) -> str:
+    """The name under which `function`, a forward or what stands for it, takes a cache."""
+    parameters = inspect.signature(function).parameters
+    return next((name for name in CACHE_NAMES if name in parameters), CACHE_NAMES[0])
+
+
+def rename_cache(arguments: dict[str, Any], name: str) -> dict[str, Any]:
+    """`arguments` with a cache under `name`, whatever it was called.
+
+    Raises UnsupportedCall where caches are given under two names.
+    """
+    given = [other for other in CACHE_NAMES if arguments.get(other) is not None]
+    if len(given) > 1:
+        raise UnsupportedCall(
+            f"a cache was given as {given[0]} and as {given[1]}", f"give it once, as {name}"
+        )
+    renamed = {key: value for key, value in arguments.items() if key not in CACHE_NAMES}
+    if given:
+        renamed[name] = arguments[given[0]]
+    return renamed
+
+
 class SessionCache(Cache):
     """A view of a session: hands keys and values through to its policies, and holds none itself.
 
-    For `model.generate(..., past_key_values=session.cache)`: each forward pass is a segment of its
-    own, so give the question (and an attention mask as long as all tokens so far, or none).
+    For `model.generate(..., cache=session.cache)`: each forward pass is a segment of its own, so
+    give the question (and an attention mask as long as all tokens so far, or none).
     """
 
     def __init__(self, session: Session) -> None:
@@ -61,6 +89,20 @@ class SessionCache(Cache):
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
         return self._length + query_length, 0
+
+    # One entry a layer: this cache holds no layers of its own for transformers to ask.
+
+    @property
+    def is_linear(self) -> list[bool]:
+        return [False] * len(self.policies)
+
+    @property
+    def is_sliding(self) -> list[bool]:
+        return [False] * len(self.policies)
+
+    @property
+    def is_dummy(self) -> list[bool]:
+        return [False] * len(self.policies)
 
     @property
     def is_compileable(self) -> bool:

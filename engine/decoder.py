@@ -87,11 +87,12 @@ class Decoder:
         """One step; all that it reads and writes is on the device."""
         self.call.unit_uses.clear()
         cache = StepCache(session, self.call)
-        keep = {"logits_to_keep": 1} if self._engine.attachment.keeps_logits else {}
+        attachment = self._engine.attachment
+        keep = {"logits_to_keep": 1} if attachment.keeps_logits else {}
         with torch.no_grad():
             self._engine.model(
-                input_ids=self._token, position_ids=self._position, past_key_values=cache,
-                use_cache=True, **keep,
+                input_ids=self._token, position_ids=self._position, use_cache=True,
+                **{attachment.cache_name: cache}, **keep,
             )  # fmt: skip
         assert cache.logits is not None
         self._logits = cache.logits[0, -1].float()

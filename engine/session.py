@@ -62,7 +62,8 @@ class Session:
 
     @property
     def cache(self) -> SessionCache:
-        """This session as transformers' models take it: `past_key_values`."""
+        """This session as transformers' models take it, in the argument `cache` (before release
+        5.24 `past_key_values`; the attached model takes it under either name)."""
         return SessionCache(self)
 
     # ---- feeding --------------------------------------------------------------------------------
@@ -167,8 +168,8 @@ class Session:
                 self.engine.model(
                     input_ids=tokens,
                     position_ids=torch.arange(len(ids), device=tokens.device)[None],
-                    past_key_values=self.cache,
                     use_cache=True,
+                    **{attachment.cache_name: self.cache},
                     **keep,
                 )
         except torch.OutOfMemoryError as error:

@@ -1,6 +1,6 @@
 """Documents of any kind as text in which every character knows where it came from."""
 
-from infllm.cli.documents.document import Collection, Document, Origin, Skipped, Span
+from infllm.cli.documents.document import Collection, Document, LeftOut, Origin, Skipped, Span
 from infllm.cli.documents.errors import (
     DocumentError,
     Encrypted,
@@ -19,6 +19,7 @@ __all__ = [
     "Document",
     "DocumentError",
     "Encrypted",
+    "LeftOut",
     "LimitExceeded",
     "Limits",
     "Listing",

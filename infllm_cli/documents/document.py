@@ -45,12 +45,25 @@ class Span:
     line: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something that a source holds and its text does not: so many of them, with a few examples.
+
+    ``what`` names one of them: "running line", "notebook output", "image without text".
+    """
+
+    what: str
+    count: int
+    samples: tuple[str, ...] = ()
+
+
 @dataclass
 class Document:
     """One source as text.
 
     ``kind``: text, markdown, rst, html, epub, pdf, docx, notebook or code. ``extractor`` names
-    what made the text, with its version, because another one gives other text.
+    what made the text, with its version, because another one gives other text. ``left_out`` tells
+    what of the source is not in the text; what changes its meaning always is.
     """
 
     source: str
@@ -62,6 +75,7 @@ class Document:
     pages_without_text: int = 0
     warnings: list[str] = field(default_factory=list)
     extractor: str = ""
+    left_out: list[LeftOut] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._starts = [span.start for span in self.spans]

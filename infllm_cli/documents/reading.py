@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
-from infllm.cli.documents.document import Collection, Document, Skipped, Span
+from infllm.cli.documents.document import Collection, Document, LeftOut, Skipped, Span
 from infllm.cli.documents.errors import (
     DocumentError,
     LimitExceeded,
@@ -283,6 +283,9 @@ class _Reader:
         answer["spans"] = [
             Span(start, end, source, page, page_index, chapter, line)
             for start, end, page, page_index, chapter, line in answer["spans"]
+        ]
+        answer["left_out"] = [
+            LeftOut(one["what"], one["count"], tuple(one["samples"])) for one in answer["left_out"]
         ]
         return Document(**answer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from transformers import DynamicCache
 
 from infllm.engine import Session
+from infllm.engine.cache import CACHE_NAMES, cache_name, rename_cache
 from infllm.engine.errors import EngineError, UnsupportedCall
 from tests.engine.served import POLICIES, Served, assert_same_state
 from tests.engine.tiny_models import ids
@@ -28,7 +30,7 @@ def generate(served: Served, session: Session, tokens: list[int], **options: Any
     """New tokens of model.generate, given `tokens` and a mask for all tokens so far."""
     question = torch.tensor([tokens])
     settings: dict[str, Any] = {
-        "past_key_values": session.cache,
+        "cache": session.cache,
         "attention_mask": torch.ones(1, session.position + len(tokens), dtype=torch.long),
         "max_new_tokens": 8,
         "do_sample": False,
@@ -107,17 +109,54 @@ def test_sampling_works(llama: Served) -> None:
 def test_a_plain_forward_reads_into_the_memory(llama: Served) -> None:
     session, reference = prepared(llama), prepared(llama)
     with torch.no_grad():
-        out = llama.engine.model(torch.tensor([QUESTION]), past_key_values=session.cache)
+        out = llama.engine.model(torch.tensor([QUESTION]), cache=session.cache)
     torch.testing.assert_close(out.logits[0], reference.score(QUESTION), atol=1e-5, rtol=0)
     embeddings = llama.engine.model.get_input_embeddings()
     other = prepared(llama)
     with torch.no_grad():
         vectors = embeddings(torch.tensor([QUESTION]))
-        again = llama.engine.model(inputs_embeds=vectors, past_key_values=other.cache)
+        again = llama.engine.model(inputs_embeds=vectors, cache=other.cache)
     assert torch.equal(out.logits, again.logits)
 
 
 # ---- refusals --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CACHE_NAMES)
+def test_the_cache_is_taken_under_any_of_its_names_without_a_warning(
+    llama: Served, name: str
+) -> None:
+    """transformers 5.24 calls `cache` what was `past_key_values`, and warns of the old name."""
+    model, want = llama.engine.model, own(prepared(llama), QUESTION)
+    session = prepared(llama)
+    mask = torch.ones(1, session.position + len(QUESTION), dtype=torch.long)
+    arguments: dict[str, Any] = {name: session.cache, "attention_mask": mask}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = model.generate(torch.tensor([QUESTION]), max_new_tokens=8, **arguments)
+        with torch.no_grad():
+            out = model(torch.tensor([QUESTION]), **{name: prepared(llama).cache})
+    assert got[0, len(QUESTION) :].tolist() == want
+    assert int(out.logits[0, -1].argmax()) == want[0]
+
+
+def test_a_cache_under_two_names_is_refused(llama: Served) -> None:
+    session = prepared(llama)
+    two = {"cache": session.cache, "past_key_values": DynamicCache()}
+    with pytest.raises(UnsupportedCall, match="as cache and as past_key_values"):
+        llama.engine.model.generate(torch.tensor([QUESTION]), max_new_tokens=2, **two)
+
+
+@pytest.mark.parametrize("takes", CACHE_NAMES)
+def test_a_forward_gets_the_cache_under_the_name_it_takes(takes: str) -> None:
+    """By its signature, whatever the release of transformers: also a model's own code."""
+    namespace: dict[str, Any] = {}
+    exec(f"def forward(self, input_ids, {takes}=None, **kwargs): ...", namespace)
+    name = cache_name(namespace["forward"])
+    assert name == takes
+    for given in CACHE_NAMES:
+        assert rename_cache({given: 7, "input_ids": 1}, name) == {takes: 7, "input_ids": 1}
+
 
 ONES = torch.ones(1, len(TEXT) + len(QUESTION), dtype=torch.long)
 HOLES = torch.cat([torch.zeros(1, 3, dtype=torch.long), ONES[:, 3:]], dim=1)
@@ -130,7 +169,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "padding": ({"attention_mask": HOLES}, "padding"),
     "assisted decoding": ({"prompt_lookup_num_tokens": 2}, "assisted decoding"),
     "no cache": ({"use_cache": False}, "use_cache"),
-    "another cache": ({"past_key_values": DynamicCache()}, "DynamicCache"),
+    "another cache": ({"cache": DynamicCache()}, "DynamicCache"),
     "a short mask": ({"attention_mask": ONES[:, : len(QUESTION)]}, "no token to go on from"),
     "no mask": ({"attention_mask": None}, "no token to go on from"),
 }  # fmt: skip
@@ -166,9 +205,7 @@ def test_a_batch_is_refused(llama: Served) -> None:
     two = torch.tensor([QUESTION, QUESTION])
     mask = torch.ones(2, len(TEXT) + len(QUESTION), dtype=torch.long)
     with pytest.raises(UnsupportedCall, match="one sequence, not 2"):
-        llama.engine.model.generate(
-            two, past_key_values=session.cache, attention_mask=mask, max_new_tokens=2
-        )
+        llama.engine.model.generate(two, cache=session.cache, attention_mask=mask, max_new_tokens=2)
 
 
 def test_the_attached_model_without_a_memory_is_refused(llama: Served) -> None:
@@ -182,7 +219,7 @@ def test_the_attached_model_without_a_memory_is_refused(llama: Served) -> None:
 def test_gradients_are_refused(llama: Served) -> None:
     session = prepared(llama)
     with pytest.raises(UnsupportedCall, match="gradients") as caught:
-        llama.engine.model(torch.tensor([QUESTION]), past_key_values=session.cache)
+        llama.engine.model(torch.tensor([QUESTION]), cache=session.cache)
     assert "no_grad" in caught.value.hint
 
 
@@ -190,9 +227,7 @@ def test_an_explicit_mask_is_refused(llama: Served) -> None:
     session = prepared(llama)
     mask = torch.zeros(1, 1, len(QUESTION), len(TEXT) + len(QUESTION))
     with torch.no_grad(), pytest.raises(UnsupportedCall, match="mask"):
-        llama.engine.model(
-            torch.tensor([QUESTION]), past_key_values=session.cache, attention_mask=mask
-        )
+        llama.engine.model(torch.tensor([QUESTION]), cache=session.cache, attention_mask=mask)
 
 
 def test_a_session_broken_in_generate_refuses_to_go_on(llama: Served) -> None:
