@@ -2,25 +2,12 @@
 
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
 
-from infllm.cli.commands import (
-    ask,
-    bench,
-    chat,
-    doctor,
-    index,
-    inspect,
-    memory,
-    passkey,
-    ppl,
-    presets,
-    summarize,
-)
+from infllm.cli.command_table import CommandTable
 from infllm.cli.errors import ExitCode, exit_code, is_out_of_memory
 from infllm.cli.output import force_utf8, forget_stdout, print_error
 
@@ -30,6 +17,7 @@ ClickUsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="infllm",
+    cls=CommandTable,
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -37,20 +25,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Ask, summarize and measure documents far longer than a model's context window.",
 )
-app.command("ask")(ask.ask)
-app.command("query", hidden=True)(ask.ask)
-app.command("chat")(chat.chat)
-app.command("index")(index.index)
-app.add_typer(memory.app, name="memory")
-app.command("summarize")(summarize.summarize)
-app.command("passkey")(passkey.passkey)
-app.command("ppl")(ppl.ppl)
-app.command("perplexity", hidden=True)(ppl.ppl)
-app.add_typer(bench.app, name="bench")
-app.command("inspect")(inspect.inspect)
-app.add_typer(bench.app, name="bench")
-app.add_typer(presets.app, name="presets")
-app.command("doctor")(doctor.doctor)
 
 
 def _version(wanted: bool) -> None:
@@ -124,6 +98,8 @@ def _failure(error: BaseException, arguments: Sequence[str]) -> int:
         message = f"{type(error).__name__}: {error}"
         hint = "this is a defect: run again with -v for the traceback, and report it"
         if verbose:
+            import traceback
+
             traceback.print_exception(error)
     print_error(message, hint or "", _command_name(arguments), code, "--json" in arguments)
     return code

@@ -10,6 +10,7 @@ from infllm.cli.commands.speed import speed
 app = typer.Typer(
     help="Run the field's benchmarks, report the results, and measure speed.",
     rich_markup_mode=None,
+    add_completion=False,
     no_args_is_help=True,
 )
 app.command("list")(list_suites)

@@ -16,6 +16,7 @@ from infllm.cli.text import count, one_line, seconds, size
 app = typer.Typer(
     help="List, show, check or remove memories of documents that were read.",
     rich_markup_mode=None,
+    add_completion=False,
     no_args_is_help=True,
 )
 

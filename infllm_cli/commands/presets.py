@@ -11,6 +11,7 @@ from infllm.cli.tables import Table
 app = typer.Typer(
     help="List model configurations, or show one.",
     rich_markup_mode=None,
+    add_completion=False,
     no_args_is_help=True,
 )
 

@@ -9,10 +9,13 @@ import sys
 from typing import Any
 
 import pytest
+import typer
 from pypdf import PdfWriter
 
 from infllm.cli import errors as cli_errors
+from infllm.cli.command_table import ENTRIES
 from infllm.cli.errors import ExitCode, exit_code
+from infllm.cli.main import app
 from infllm.engine import errors as engine_errors
 
 INFLLM = [sys.executable, "-c", "from infllm.cli.main import main; main()"]
@@ -36,6 +39,27 @@ def test_help_imports_nothing_heavy():
     result = spawn(sys.executable, "-c", code)
     assert result.stderr == "[]\n[]\n"
     assert "Ask a question about documents of any length, or about a memory" in result.stdout
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_the_help_of_all_commands_is_the_beginning_of_their_own(name):
+    context = typer.main.get_command(app).make_context("infllm", ["doctor"])
+    command = context.command.get_command(context, name)
+    entry = ENTRIES[name]
+    assert command.hidden == entry.hidden
+    if not entry.hidden:
+        first = " ".join(command.help.split("\n\n")[0].split())
+        assert first.startswith(entry.help.removesuffix("."))
+
+
+def test_help_of_all_commands_imports_none_of_them():
+    code = (
+        "import sys\n"
+        "from infllm.cli.main import run\n"
+        "run(['--help'])\n"
+        "print([m for m in sys.modules if m.startswith('infllm.cli.commands')], file=sys.stderr)\n"
+    )
+    assert spawn(sys.executable, "-c", code).stderr == "[]\n"
 
 
 def test_no_arguments_is_help_on_stderr(infllm):
