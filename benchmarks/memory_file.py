@@ -152,7 +152,7 @@ def ask(preset: str, folder: Path, *, warm_files: bool) -> dict[str, Any]:
     verification = Verification(folder)  # as the command does: before torch is imported
 
     from infllm.engine import load
-    from infllm.engine.prompt import build_prompt
+    from infllm.engine.text import build_prompt
 
     engine = load(preset)
     assert engine.tokenizer is not None

@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from infllm.engine.attachment import Attachment, refuse_by_config
+from infllm.engine.attachment import Attachment, compare, expected_logits, refuse_by_config
 from infllm.engine.config import Config, fit_to_model, load_config
-from infllm.engine.decoder import Record, record_cuda
+from infllm.engine.decode import Record, record_cuda
 from infllm.engine.errors import ConfigError, OutOfMemory
-from infllm.engine.estimate import Estimate, estimate
-from infllm.engine.fingerprint import model_digest, tokenizer_digest
-from infllm.engine.memory_reader import open_memory
-from infllm.engine.selfcheck import compare, expected_logits
+from infllm.engine.files import Verification, model_digest, open_memory, tokenizer_digest
 from infllm.engine.session import Session
-from infllm.engine.tokenizer import Tokenizer
-from infllm.engine.verification import Verification
+from infllm.engine.text import Tokenizer
+from infllm.engine.units import Estimate, estimate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from infllm.engine.layer import UnitUse
+    from infllm.engine.attachment import UnitUse
 
 
 @dataclass(frozen=True)

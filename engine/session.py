@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from infllm.engine.cache import SessionCache
-from infllm.engine.decoder import Decoder, stepping
+from infllm.engine.attachment import Call, SessionCache
+from infllm.engine.decode import Decoder, Sampler, stepping
 from infllm.engine.errors import EngineError, UnsupportedCall
-from infllm.engine.fingerprint import settings_key
-from infllm.engine.layer import Call
-from infllm.engine.memory_file import MemoryWriter
+from infllm.engine.files import MemoryWriter, settings_key
 from infllm.engine.policies import InfLLM, Policy, make_policy
 from infllm.engine.results import Stats, Token, UnitMass, unit_masses
-from infllm.engine.sampling import Sampler
 
 if TYPE_CHECKING:
     from infllm.engine.config import ModelConfig
     from infllm.engine.engine import Engine
-    from infllm.engine.manifest import Manifest
+    from infllm.engine.files import Manifest
 
 LOGIT_BYTES = 256 * 2**20  # of one block of logits while scoring
 

@@ -104,7 +104,7 @@ def look_at(folder: Path) -> Kept:
     """What is in a memory's folder; damage is told, not raised."""
     from infllm.cli.memory import about_memory, noted_time
     from infllm.engine.errors import MemoryFileError
-    from infllm.engine.manifest import read_manifest
+    from infllm.engine.files import read_manifest
 
     files = [path for path in folder.iterdir() if path.is_file()]
     held = sum(path.stat().st_size for path in files)
@@ -172,8 +172,8 @@ def prune(cap: int, keep: Path | None = None) -> list[Kept]:
 
 def remove(folder: Path) -> bool:
     """Remove a memory; False where it is being written."""
-    from infllm.engine.manifest import LOCK, MANIFEST
-    from infllm.engine.storage import lock
+    from infllm.engine.files import LOCK, MANIFEST
+    from infllm.engine.files.storage import lock
 
     held = lock(folder / LOCK)
     if held is None:

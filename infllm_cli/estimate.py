@@ -11,7 +11,7 @@ from infllm.cli.work import parameters, reading_work
 
 if TYPE_CHECKING:
     from infllm.engine.config import Config
-    from infllm.engine.tokenizer import TextTokenizer, Tokenizer
+    from infllm.engine.text import TextTokenizer, Tokenizer
 
 KV_OF_DTYPE = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 # A rough guess, not calibrated: the part of a large matrix product's throughput that a whole
@@ -66,8 +66,7 @@ def load_tokenizer(config: "Config") -> "TextTokenizer":
     Raises:
         ModelMissing: it is not on this machine and could not be fetched.
     """
-    from infllm.engine.tokenizer import TextTokenizer
-    from infllm.engine.tokenizer_folder import read_tokenizer
+    from infllm.engine.text import TextTokenizer, read_tokenizer
 
     path = config.model.tokenizer_path or config.model.path
     core = read_tokenizer(path)
@@ -80,7 +79,7 @@ def load_chat_tokenizer(config: "Config") -> "Tokenizer":
     """The tokenizer with its chat template, by transformers; raises as `load_tokenizer`."""
     from transformers import AutoTokenizer
 
-    from infllm.engine.tokenizer import Tokenizer
+    from infllm.engine.text import Tokenizer
 
     path = config.model.tokenizer_path or config.model.path
     try:
@@ -94,9 +93,8 @@ def load_chat_tokenizer(config: "Config") -> "Tokenizer":
 
 def estimate_needs(config: "Config", tokens: int) -> Needs | None:
     """Memory and time of one reading; None when the model's config.json is not on this machine."""
-    from infllm.engine.config_layers import read_model_config
-    from infllm.engine.device import device_name, dtype_name
-    from infllm.engine.estimate import estimate
+    from infllm.engine.config import device_name, dtype_name, read_model_config
+    from infllm.engine.units import estimate
 
     spec = read_model_config(config.model.path)
     if spec is None:
@@ -143,7 +141,7 @@ def _shapes(spec: dict[str, Any], device: _Device, dtype: _Dtype) -> list[_Shape
 @cache
 def matmul_speed(device: str, dtype: str) -> float:
     """Floating-point operations a second of a square matrix product, measured in a moment."""
-    from infllm.engine.device import cpu_has_bfloat16
+    from infllm.engine.config import cpu_has_bfloat16
 
     if device == "cpu" and dtype == "float32":
         return _numpy_speed()

@@ -34,7 +34,7 @@ from infllm.cli.text import count
 
 if TYPE_CHECKING:
     from infllm.engine import Engine, Session, Verification
-    from infllm.engine.manifest import Manifest
+    from infllm.engine.files import Manifest
 
 DOCUMENTS = "documents.json"  # in a memory's folder: texts and where each character came from
 OFFSETS = "offsets.npy"  # character of the text at which each token that was read begins
@@ -107,7 +107,7 @@ def plan_reading(
     Raises:
         BudgetExceeded: more tokens than `budget`, or than max_len lets in uncut.
     """
-    from infllm.engine.prompt import build_prompt
+    from infllm.engine.text import build_prompt
 
     tokenizer = engine.tokenizer
     assert tokenizer is not None
@@ -192,8 +192,7 @@ def open_memory(engine: "Engine", memory: "Path | Verification", *, whole: bool 
             tokenizer or configuration, or no memory of documents.
     """
     from infllm.engine.errors import MemoryFileError
-    from infllm.engine.manifest import read_extra, read_manifest
-    from infllm.engine.verification import CHECKED_WHOLE
+    from infllm.engine.files import CHECKED_WHOLE, read_extra, read_manifest
 
     if isinstance(memory, Path):
         folder = memory
@@ -320,7 +319,7 @@ def about_memory(folder: Path, manifest: "Manifest | None" = None) -> dict[str, 
         infllm.engine.errors.MemoryFileError: there is no memory, or not one of documents.
     """
     from infllm.engine.errors import MemoryFileError
-    from infllm.engine.manifest import read_manifest
+    from infllm.engine.files import read_manifest
 
     extra = (manifest or read_manifest(folder)).extra
     if not isinstance(extra, dict) or extra.get("content") != CONTENT:
@@ -341,7 +340,7 @@ def noted_time(folder: Path) -> float:
 
 
 def _note_time(folder: Path, seconds: float) -> None:
-    from infllm.engine.manifest import MANIFEST
+    from infllm.engine.files import MANIFEST
 
     if not (folder / MANIFEST).exists():
         return  # a folder without a memory holds nothing of ours
@@ -355,8 +354,7 @@ def _note_time(folder: Path, seconds: float) -> None:
 def _begun(engine: "Engine", folder: Path, plan: Plan) -> tuple["Session", int, float]:
     """The session of an unfinished reading of the same, its tokens and seconds; or a new one."""
     from infllm.engine.errors import MemoryFileError
-    from infllm.engine.manifest import read_manifest
-    from infllm.engine.verification import CHECKED_WHOLE
+    from infllm.engine.files import CHECKED_WHOLE, read_manifest
 
     try:
         manifest = read_manifest(folder)

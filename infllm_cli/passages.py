@@ -9,7 +9,7 @@ import numpy as np
 from infllm.cli.documents import Collection
 
 if TYPE_CHECKING:
-    from infllm.engine.tokenizer import Tokenizer
+    from infllm.engine.text import Tokenizer
 
 
 def characters_of_kept(

@@ -139,7 +139,7 @@ def announce_download(
     Raises:
         ModelMissing: it would, and `--offline` was given.
     """
-    from infllm.engine.config_layers import read_model_config
+    from infllm.engine.config import read_model_config
 
     path = config.model.path
     if not path or os.path.isdir(path) or read_model_config(path) is not None:
@@ -283,7 +283,7 @@ def tell_memory(engine: "Engine", policy: str, tokens: int, out: Output) -> None
 
 def with_prompt_stops(engine: "Engine", sampling: Sampling) -> Sampling:
     """A model without chat template continues the text: it may write the next question itself."""
-    from infllm.engine.prompt import chat_template
+    from infllm.engine.text import chat_template
 
     if chat_template(engine.tokenizer, engine.config) is not None:
         return sampling
@@ -306,7 +306,7 @@ def read_prompt(
     `text` may be ids already; `policy` is the session's, where it is not the configuration's.
     Document and question are segments of their own, so that the question is looked up by itself.
     """
-    from infllm.engine.prompt import build_prompt
+    from infllm.engine.text import build_prompt
 
     tokenizer = engine.tokenizer
     ids = tokenizer.encode(text) if isinstance(text, str) else text

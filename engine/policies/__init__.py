@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 from infllm.engine.policies.base import Policy
 from infllm.engine.policies.inf_llm import InfLLM
 from infllm.engine.policies.origin import Origin
+from infllm.engine.policies.run import run_policy
 from infllm.engine.policies.window import InfiniteLM, StreamLM, Window
 
 if TYPE_CHECKING:
+    from infllm.engine.attachment import Layer
     from infllm.engine.config import ModelConfig
-    from infllm.engine.layer import Layer
+
+__all__ = ["InfLLM", "Policy", "make_policy", "run_policy"]
 
 
 def make_policy(config: ModelConfig, layer: Layer) -> Policy:

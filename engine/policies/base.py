@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from torch import Tensor
 
-from infllm.engine.layer import Softmax
+from infllm.engine.attachment import Softmax
 from infllm.kernels.partial_attention import Part
 
 if TYPE_CHECKING:
+    from infllm.engine.attachment import Call, Layer
     from infllm.engine.config import ModelConfig
-    from infllm.engine.layer import Call, Layer
 
 
 class Policy(abc.ABC):

@@ -10,8 +10,8 @@ from torch import Tensor
 from infllm.kernels.partial_attention import Band, Part
 
 if TYPE_CHECKING:
+    from infllm.engine.attachment import Rotary
     from infllm.engine.config import ModelConfig
-    from infllm.engine.layer import Rotary
 
 
 class CallTokens:

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from infllm.engine.call_pages import CallPages
-from infllm.engine.layer import UnitUse
+from infllm.engine.attachment import UnitUse
+from infllm.engine.decode import StepTokens
 from infllm.engine.policies.call_tokens import CallTokens
 from infllm.engine.policies.lookup_scores import Lookup, LookupScores, RecordedScores
 from infllm.engine.policies.representatives import open_scores
 from infllm.engine.policies.unit_memory import UnitMemory
-from infllm.engine.step_tokens import StepTokens
+from infllm.engine.units import CallPages
 from infllm.kernels.partial_attention import Part
 from infllm.kernels.unit_mass import dense_lse
 from infllm.kernels.unit_topk import top_units
 
 if TYPE_CHECKING:
+    from infllm.engine.attachment import Call, Layer
     from infllm.engine.config import ModelConfig
-    from infllm.engine.layer import Call, Layer
 
 TOGETHER = 4  # execution blocks in one launch, at most: the units of the next ones come meanwhile
 

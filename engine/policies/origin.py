@@ -12,8 +12,8 @@ from infllm.engine.policies.base import Policy
 from infllm.kernels.partial_attention import Band, Part
 
 if TYPE_CHECKING:
+    from infllm.engine.attachment import Call, Layer
     from infllm.engine.config import ModelConfig
-    from infllm.engine.layer import Call, Layer
 
 QUERY_BLOCK = 512  # tokens
 

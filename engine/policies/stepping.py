@@ -11,9 +11,9 @@ from infllm.engine.policies.base import Policy
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from infllm.engine.attachment import Layer
     from infllm.engine.config import ModelConfig
-    from infllm.engine.layer import Layer
-    from infllm.engine.step_tokens import StepTokens
+    from infllm.engine.decode import StepTokens
 
 
 class SteppingPolicy(Policy):

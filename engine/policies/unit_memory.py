@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from infllm.engine.decode import StepTokens
 from infllm.engine.errors import ConfigError
-from infllm.engine.faiss_index import FaissIndex
 from infllm.engine.policies.call_tokens import CallTokens
 from infllm.engine.policies.representatives import (
     Cut,
@@ -19,13 +19,11 @@ from infllm.engine.policies.representatives import (
     represent,
 )
 from infllm.engine.policies.stepping import SteppingPolicy
-from infllm.engine.slot_table import SlotTable
-from infllm.engine.step_tokens import StepTokens
-from infllm.engine.units import Run, UnitStore
+from infllm.engine.units import FaissIndex, Run, SlotTable, UnitStore
 
 if TYPE_CHECKING:
+    from infllm.engine.attachment import Layer
     from infllm.engine.config import ModelConfig
-    from infllm.engine.layer import Layer
     from infllm.engine.policies.lookup_scores import Lookup
 
 

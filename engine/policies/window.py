@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from infllm.engine.decode import StepTokens
 from infllm.engine.policies.stepping import SteppingPolicy
-from infllm.engine.step_tokens import StepTokens
 from infllm.kernels.partial_attention import Band, Part
 
 if TYPE_CHECKING:
+    from infllm.engine.attachment import Call, Layer
     from infllm.engine.config import ModelConfig
-    from infllm.engine.layer import Call, Layer
 
 QUERY_BLOCK = 128  # tokens; bounds the keys that a block loads beyond its queries' own windows
 STEPS = 128  # decode steps between two moves of the window

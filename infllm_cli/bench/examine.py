@@ -18,7 +18,7 @@ from infllm.cli.tasks.answer import generate_answer
 from infllm.cli.tasks.policies import READ_BACK, memory_policy
 from infllm.cli.tasks.questions import answer_prompt
 from infllm.engine.errors import EngineError
-from infllm.engine.prompt import Prompt
+from infllm.engine.text import Prompt
 
 if TYPE_CHECKING:
     from infllm.cli.bench.suites import Task

@@ -25,7 +25,7 @@ def describe_engine(engine: "Engine") -> dict[str, Any]:
 
     The policy is left out: each has a folder of its own.
     """
-    from infllm.engine.fingerprint import settings_key
+    from infllm.engine.files import settings_key
 
     config = engine.config
     settings = settings_key(config.model, config.chunk_size, engine.dtype)

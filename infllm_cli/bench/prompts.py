@@ -9,7 +9,7 @@ from infllm.cli.reading import kept_ranges
 if TYPE_CHECKING:
     from infllm.cli.bench.source import Source
     from infllm.engine.config import Config
-    from infllm.engine.tokenizer import Tokenizer
+    from infllm.engine.text import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def fitted_sources(
 
     Raises ConfigError: a chat template that fails.
     """
-    from infllm.engine.prompt import chat_template, wrap_text
+    from infllm.engine.text import chat_template, wrap_text
 
     def fitted(chat: bool) -> "Source":
         empty = wrap_text(tokenizer, config, "", "", chat)
@@ -68,7 +68,7 @@ def encode_sample(
         BudgetExceeded: longer than max_len, and no truncation was asked for.
         infllm.engine.errors.ConfigError: a chat template that fails.
     """
-    from infllm.engine.prompt import wrap_text
+    from infllm.engine.text import wrap_text
 
     prompts = [wrap_text(tokenizer, config, sample.head, turn.tail, chat) for turn in sample.turns]
     head = prompts[0].head_ids

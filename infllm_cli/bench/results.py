@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from infllm.cli.errors import InfllmError, UsageError
-from infllm.engine.storage import create, fsync, lock, replace, sync_folder, unlink, write
+from infllm.engine.files.storage import create, fsync, lock, replace, sync_folder, unlink, write
 
 FORMAT = 1  # of the manifest and of the records
 MANIFEST = "manifest.json"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from infllm.cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from infllm.engine.tokenizer import Tokenizer
+    from infllm.engine.text import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from infllm.cli.bench.source import Source
     from infllm.cli.bench.suites import Task
     from infllm.engine.config import Config
-    from infllm.engine.tokenizer import Tokenizer
+    from infllm.engine.text import Tokenizer
 
 FAILURES_SHOWN = 10
 CHARACTERS_A_TOKEN = 4  # about, of English

@@ -14,7 +14,7 @@ from infllm.cli.documents.errors import LimitExceeded, Unreadable
 from infllm.cli.documents.ignore import IgnoreRules
 from infllm.cli.documents.limits import Limits
 from infllm.cli.documents.words import words
-from infllm.engine.manifest import MANIFEST, OURS
+from infllm.engine.files import MANIFEST, OURS
 
 VERSION_CONTROL = frozenset({".git", ".hg", ".svn", ".jj", ".bzr"})
 # Folders of other people's or machine-made files, commonly left out of .gitignore in bare copies.

@@ -11,7 +11,7 @@ from infllm.cli.text import clean
 if TYPE_CHECKING:
     from infllm.engine import Session
     from infllm.engine.results import UnitMass
-    from infllm.engine.tokenizer import Tokenizer
+    from infllm.engine.text import Tokenizer
 
 
 @dataclass(frozen=True)

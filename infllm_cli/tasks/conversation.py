@@ -36,7 +36,7 @@ class Conversation:
 
     def ask(self, question: str, write: Callable[[str], None]) -> Reply:
         """One turn. An answer that Ctrl-C stops counts as far as it was given."""
-        from infllm.engine.prompt import build_turn
+        from infllm.engine.text import build_turn
 
         tokenizer = self.engine.tokenizer
         assert tokenizer is not None

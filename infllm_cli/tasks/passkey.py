@@ -16,7 +16,7 @@ from infllm.cli.tasks.answer import generate_answer
 
 if TYPE_CHECKING:
     from infllm.engine import Engine
-    from infllm.engine.tokenizer import Tokenizer
+    from infllm.engine.text import Tokenizer
 
 HEAD = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize "
@@ -147,7 +147,7 @@ def run_passkey(
     Raises:
         Interrupted: Ctrl-C.
     """
-    from infllm.engine.prompt import build_prompt
+    from infllm.engine.text import build_prompt
 
     tokenizer = engine.tokenizer
     prompt = build_prompt(tokenizer, engine.config, "passkey", question=QUESTION)

@@ -18,8 +18,8 @@ from infllm.cli.tasks.citations import (
 
 if TYPE_CHECKING:
     from infllm.engine import Engine, Session
-    from infllm.engine.prompt import Prompt
     from infllm.engine.results import UnitMass
+    from infllm.engine.text import Prompt
 
 WINDOW_SHARE = 0.75  # of the window that question and passages read back may fill
 FIRST_LOOK = 5  # sentences at most
@@ -56,7 +56,7 @@ def ask_memory(
 
     `answer_start` is put into the model's mouth, and is no part of the answer.
     """
-    from infllm.engine.prompt import Prompt, build_prompt, build_turn
+    from infllm.engine.text import Prompt, build_prompt, build_turn
 
     assert engine.tokenizer is not None
     prompt = build_prompt(engine.tokenizer, engine.config, "ask", question=question)

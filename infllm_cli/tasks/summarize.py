@@ -121,8 +121,8 @@ def _ignore(text: str) -> None:
 
 def _room(engine: "Engine", sampling: Sampling) -> int:
     """Tokens of a part: the trained length without prompt and summary."""
-    from infllm.engine.config_layers import trained_length
-    from infllm.engine.prompt import build_prompt
+    from infllm.engine.config import trained_length
+    from infllm.engine.text import build_prompt
 
     window = trained_length(engine.model.config.to_dict()) or engine.config.model.n_local
     around = 0

@@ -1,14 +1,13 @@
 """An engine with the interface of the real one and a scripted model, free of torch."""
 
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, Self
 
 from infllm.engine.config import Config
-from infllm.engine.prompt import Prompt
+from infllm.engine.text import Prompt
 
 
 class FakeTokenizer:
@@ -165,22 +164,19 @@ def build_turn(tokenizer: FakeTokenizer, config: Config, question: str, first: b
 
 
 class Fakes:
-    """Takes the place of `infllm.engine.load` and `infllm.engine.prompt` for a test."""
+    """Takes the place of `infllm.engine.load` and of a prompt's words for a test."""
 
     def __init__(self, monkeypatch: Any) -> None:
-        import infllm.engine
+        import infllm.engine.text
 
         self.answer: Any = None
         self.prepare: Any = lambda engine: None
         self.engines: list[FakeEngine] = []
-        prompt = ModuleType("infllm.engine.prompt")
-        prompt.build_prompt = build_prompt  # type: ignore[attr-defined]
-        prompt.build_turn = build_turn  # type: ignore[attr-defined]
-        prompt.Prompt = Prompt  # type: ignore[attr-defined]
-        prompt.chat_template = lambda tokenizer, config: None  # type: ignore[attr-defined]
+        words = vars(infllm.engine.text)
         monkeypatch.setitem(vars(infllm.engine), "load", self.load)
-        monkeypatch.setitem(sys.modules, "infllm.engine.prompt", prompt)
-        monkeypatch.setitem(vars(infllm.engine), "prompt", prompt)
+        monkeypatch.setitem(words, "build_prompt", build_prompt)
+        monkeypatch.setitem(words, "build_turn", build_turn)
+        monkeypatch.setitem(words, "chat_template", lambda tokenizer, config: None)
 
     def load(self, config: Config) -> FakeEngine:
         engine = FakeEngine(config, self.answer)

@@ -67,7 +67,7 @@ def test_dry_run_keeps_to_the_budget(infllm, folder):
 
 def test_estimate_is_the_engines_own_for_the_memory():
     from infllm.engine.config import load_config
-    from infllm.engine.estimate import estimate as of_engine
+    from infllm.engine.units.sizes import estimate as of_engine
 
     config = load_config("pocket", {"device": "cpu", "dtype": "float32"})
     needs = estimate.estimate_needs(config, 100_000)

@@ -78,7 +78,7 @@ def test_remove(infllm, two):
 
 
 def test_a_memory_that_is_being_written_is_not_removed(infllm, two):
-    from infllm.engine.storage import lock
+    from infllm.engine.files.storage import lock
 
     held = lock(two / "aaa1.mem" / "lock")
     assert held is not None

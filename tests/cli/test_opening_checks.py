@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infllm.engine import verification
-from infllm.engine.manifest import read_manifest
+from infllm.engine.files import read_manifest, verification
 from tests.cli.stories import fact, question, story
 
 HARBOUR, ANSWER = question("vague-harbor"), "7281934"

@@ -64,7 +64,7 @@ def _storage(x: Tensor) -> int:
 
 
 def record(run: Callable[[], None]) -> Callable[[], None]:
-    """Like `infllm.engine.decoder.record_cuda`."""
+    """Like `infllm.engine.decode.decoder.record_cuda`."""
     run()
     tape = Tape()
     with tape:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infllm.engine.block_cache import BlockCache, Strategy
+from infllm.engine.units.block_cache import BlockCache, Strategy
 from tests.engine.served import Served
 from tests.engine.tiny_models import ids
 

@@ -12,8 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infllm import presets
-from infllm.engine.config import KNOWN, Config, ModelConfig, fit_to_model, load_config
-from infllm.engine.config_layers import family_settings, trained_length
+from infllm.engine.config import (
+    KNOWN,
+    Config,
+    ModelConfig,
+    fit_to_model,
+    load_config,
+    trained_length,
+)
+from infllm.engine.config.layers import family_settings
 from infllm.engine.errors import ConfigError, ModelNotFound
 
 NOWHERE = Path("no/such/file.yaml")

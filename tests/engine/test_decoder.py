@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from infllm.engine import Session, decoder
-from infllm.engine.decoder import Decoder
+from infllm.engine import Session
+from infllm.engine.decode import Decoder, decoder
 from infllm.engine.policies import InfLLM
 from tests.engine import tape
 from tests.engine.served import VARIANTS, Served, assert_same_state, serve

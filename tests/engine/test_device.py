@@ -6,13 +6,13 @@ import sys
 import pytest
 import torch
 
-from infllm.engine import device
+from infllm.engine.config import device
 from infllm.engine.errors import ConfigError
 
 
 def test_without_torch_the_answers_are_those_of_torch():
     code = (
-        "import sys; from infllm.engine.device import *; "
+        "import sys; from infllm.engine.config.device import *; "
         "found = has_cuda(), cpu_has_bfloat16(), device_name('auto'); print(*found)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,9 +8,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from infllm.engine import attach
-from infllm.engine.attachment import run_policy
-from infllm.engine.layer import Call, Layer, Rotary
-from infllm.engine.policies import InfLLM, make_policy
+from infllm.engine.attachment import Call, Layer, Rotary
+from infllm.engine.policies import InfLLM, make_policy, run_policy
 from infllm.engine.policies.lookup_scores import Lookup
 from infllm.engine.policies.representatives import Cut
 from infllm.kernels.attend import attend

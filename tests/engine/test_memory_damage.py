@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from infllm.engine import Engine, attach, fingerprint, verify
+from infllm.engine import Engine, attach, verify
 from infllm.engine.errors import MemoryFileError
-from infllm.engine.manifest import MANIFEST, read_manifest
+from infllm.engine.files import MANIFEST, fingerprint, read_manifest
 from tests.engine.memories import MORE, QUESTIONS, TEXT, Reading, assert_same_answers, read, reason
 from tests.engine.served import CHUNK, SMALL_MEMORY, Served
 from tests.engine.tiny_models import build, ids

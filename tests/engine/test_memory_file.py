@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from infllm.engine import MemoryWriter, attach, tensor_file, verify
+from infllm.engine import MemoryWriter, attach, verify
 from infllm.engine.errors import MemoryFileError
-from infllm.engine.manifest import MANIFEST, read_extra, read_manifest
+from infllm.engine.files import MANIFEST, read_extra, read_manifest, tensor_file
 from tests.engine.memories import MORE, QUESTIONS, TEXT, assert_same_answers, contents, read, reason
 from tests.engine.served import CHUNK, POLICIES, SMALL_MEMORY, Served, serve
 from tests.engine.tiny_models import build, ids

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from infllm.engine import MemoryWriter, Session, memory_file, storage, verify
+from infllm.engine import MemoryWriter, Session, verify
 from infllm.engine.errors import EngineError, MemoryFileError
-from infllm.engine.manifest import MANIFEST, read_extra, read_manifest
+from infllm.engine.files import MANIFEST, read_extra, read_manifest, storage
+from infllm.engine.files import writer as memory_file
 from tests.engine.memories import MORE, TEXT, Reading, assert_same_answers, contents, read, reason
 from tests.engine.served import CHUNK, Served, assert_same_state
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from infllm.engine import Engine, Session, Verification, verification, verify
+from infllm.engine import Engine, Session, Verification, verify
 from infllm.engine.errors import MemoryFileError
-from infllm.engine.manifest import MANIFEST, read_manifest
-from infllm.engine.tensor_file import Half, Seal
+from infllm.engine.files import MANIFEST, Seal, read_manifest, verification
+from infllm.engine.files.tensor_file import Half
 from tests.engine.served import CHUNK, Served, assert_same_state
 from tests.engine.tiny_models import ids
 
@@ -235,7 +235,7 @@ def test_what_the_manifest_tells_is_told_at_once(copy: Path, tmp_path: Path) -> 
 def test_a_check_keeps_no_process_alive(saved: Path) -> None:
     """It waits for ever here, and would be joined if it were a thread of a pool."""
     code = (
-        "import sys, threading, infllm.engine.verification as v\n"
+        "import sys, threading, infllm.engine.files.verification as v\n"
         "v.check_files = lambda *_: threading.Event().wait()\n"
         f"v.Verification({str(saved)!r})\n"
         "assert 'torch' not in sys.modules\n"

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from infllm.engine.attachment import run_policy
+from infllm.engine.attachment import Call, Layer, Rotary
 from infllm.engine.config import ModelConfig
-from infllm.engine.layer import Call, Layer, Rotary
-from infllm.engine.policies import InfLLM, make_policy
+from infllm.engine.policies import InfLLM, make_policy, run_policy
 from infllm.engine.policies.lookup_scores import Lookup
 from infllm.engine.policies.representatives import Cut
 from infllm.kernels.rotate import Rope

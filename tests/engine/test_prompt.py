@@ -6,15 +6,8 @@ import pytest
 
 from infllm.engine.config import Config, load_config
 from infllm.engine.errors import ConfigError
-from infllm.engine.prompt import (
-    CHAT,
-    COMPLETION,
-    CONVERSATIONS,
-    build_prompt,
-    build_turn,
-    wrap_text,
-)
-from infllm.engine.tokenizer import Tokenizer
+from infllm.engine.text import Tokenizer, build_prompt, build_turn, wrap_text
+from infllm.engine.text.prompt import CHAT, COMPLETION, CONVERSATIONS
 from tests.engine.tokenizers_of_all_kinds import (
     BEGIN,
     END,

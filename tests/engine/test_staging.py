@@ -12,14 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from infllm.engine import units as units_module
-from infllm.engine.attachment import run_policy
+from infllm.engine.attachment import Call, Layer, Rotary
 from infllm.engine.config import ModelConfig
-from infllm.engine.layer import Call, Layer, Rotary
-from infllm.engine.policies import InfLLM
+from infllm.engine.policies import InfLLM, run_policy
 from infllm.engine.policies.lookup_scores import Lookup
 from infllm.engine.policies.representatives import Cut
-from infllm.engine.staging import Staging
+from infllm.engine.units import store as units_module
+from infllm.engine.units.staging import Staging
 from infllm.kernels.rotate import Rope
 from tests.engine.served import SMALL_MEMORY, Served, serve
 from tests.engine.tiny_models import ids

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from infllm import presets
-from infllm.engine import tokenizer as module
-from infllm.engine.byte_bpe import ByteBpe, plain_spec
 from infllm.engine.errors import UnsupportedModel
-from infllm.engine.tokenizer import Tokenizer
+from infllm.engine.text import Tokenizer
+from infllm.engine.text import tokenizer as module
+from infllm.engine.text.byte_bpe import ByteBpe, plain_spec
 from tests.engine.tokenizers_of_all_kinds import (
     BEGIN,
     BYTE_LEVEL,

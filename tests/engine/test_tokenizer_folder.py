@@ -7,8 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from infllm import presets
-from infllm.engine.tokenizer import TextTokenizer, Tokenizer
-from infllm.engine.tokenizer_folder import read_tokenizer
+from infllm.engine.text import TextTokenizer, Tokenizer, read_tokenizer
 from tests.engine.tokenizers_of_all_kinds import BEGIN, CALL, KINDS, TEXT, transformers_tokenizer
 
 TEXTS = ["", " a  b\n\n\n", TEXT, f"{BEGIN} x {CALL} <unk> [INST] 1234567 'tis 東京 \x00", "A" * 99]

@@ -10,7 +10,7 @@ import torch
 from transformers import DynamicCache
 
 from infllm.engine import Session
-from infllm.engine.cache import CACHE_NAMES, cache_name, rename_cache
+from infllm.engine.attachment.cache import CACHE_NAMES, cache_name, rename_cache
 from infllm.engine.errors import EngineError, UnsupportedCall
 from tests.engine.served import POLICIES, Served, assert_same_state
 from tests.engine.tiny_models import ids

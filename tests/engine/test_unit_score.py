@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from infllm.engine import units as units_module
-from infllm.engine.attachment import run_policy
+from infllm.engine.attachment import Call, Layer, Rotary, Softmax
 from infllm.engine.config import ModelConfig
 from infllm.engine.errors import ConfigError
-from infllm.engine.layer import Call, Layer, Rotary, Softmax
-from infllm.engine.policies import InfLLM, make_policy
+from infllm.engine.policies import InfLLM, make_policy, run_policy
 from infllm.engine.policies.lookup_scores import Lookup
+from infllm.engine.units import store as units_module
 from infllm.kernels import unit_mass
 from infllm.kernels.quantize import dequantize, quantize
 from infllm.kernels.rotate import Rope

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from infllm.engine import units as units_module
+from infllm.engine.attachment import Layer, Rotary
 from infllm.engine.config import ModelConfig
-from infllm.engine.layer import Layer, Rotary
 from infllm.engine.units import UnitStore
+from infllm.engine.units import store as units_module
 from infllm.kernels.quantize import dequantize, quantize
 from infllm.kernels.rotate import Rope
 

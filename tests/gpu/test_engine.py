@@ -11,9 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from infllm.engine import Session, attach
-from infllm.engine.attachment import run_policy
-from infllm.engine.layer import Call, Layer, Rotary
-from infllm.engine.policies import make_policy
+from infllm.engine.attachment import Call, Layer, Rotary
+from infllm.engine.policies import make_policy, run_policy
 from infllm.kernels.rotate import Rope
 from tests.engine import golden
 from tests.engine.served import CHUNK, POLICIES, SMALL_MEMORY, VARIANTS

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from infllm.engine import units as units_module
-from infllm.engine.staging import CudaStaging, Staging, make_staging
+from infllm.engine.units import store as units_module
+from infllm.engine.units.staging import CudaStaging, Staging, make_staging
 from tests.engine.served import SMALL_MEMORY
 from tests.engine.tiny_models import ids
 from tests.gpu.test_engine import attached
@@ -60,7 +60,7 @@ def test_the_host_waits_once_a_call_and_layer(cuda: torch.device, score: str) ->
 
 
 def test_pinned_memory_is_bounded(cuda: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    from infllm.engine import staging as module
+    from infllm.engine.units import staging as module
 
     monkeypatch.setattr(module, "PINNED", 4096)
     staging = CudaStaging(cuda)

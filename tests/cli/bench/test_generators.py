@@ -19,7 +19,7 @@ from infllm.cli.bench.sample import BadSample
 from infllm.cli.bench.source import Source
 from infllm.cli.bench.suites import find_tasks, suites
 from infllm.cli.errors import InfllmError, UsageError
-from infllm.engine.tokenizer import TextTokenizer
+from infllm.engine.text import TextTokenizer
 
 NAMES = ("river", "stone", "lamp", "garden wall", "harbour", "old mill", "letter", "window")
 GENERATED = [

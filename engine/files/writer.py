@@ -13,10 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from infllm.engine import storage
-from infllm.engine.draft import Draft
 from infllm.engine.errors import MemoryFileError
-from infllm.engine.manifest import (
+from infllm.engine.files import storage
+from infllm.engine.files.draft import Draft
+from infllm.engine.files.manifest import (
     LOCK,
     MANIFEST,
     OURS,
@@ -26,7 +26,7 @@ from infllm.engine.manifest import (
     Segment,
     read_manifest,
 )
-from infllm.engine.snapshot import draft_state, draft_units, unit_count
+from infllm.engine.files.snapshot import draft_state, draft_units, unit_count
 
 if TYPE_CHECKING:
     from infllm.engine.session import Session

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from infllm.engine.attachment.layer import Layer, Rotary
 from infllm.engine.errors import UnsupportedModel
-from infllm.engine.layer import Layer, Rotary
 from infllm.kernels.rotate import Rope, rotate
 
 PROBE_TOKENS = 12

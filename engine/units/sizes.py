@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from infllm.engine.attachment import Layer
     from infllm.engine.config import ModelConfig
-    from infllm.engine.layer import Layer
 
 KV_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "fp8": 1}
 

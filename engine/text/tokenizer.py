@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import tokenizers
 
-from infllm.engine.byte_bpe import (
+from infllm.engine.errors import UnsupportedModel
+from infllm.engine.text.byte_bpe import (
     SPLITS_AT_WORDS,
     ByteBpe,
     byte_of_char,
@@ -17,7 +18,6 @@ from infllm.engine.byte_bpe import (
     plain_spec,
     split_pattern,
 )
-from infllm.engine.errors import UnsupportedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

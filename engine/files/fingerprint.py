@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from infllm.engine.config import ModelConfig
-    from infllm.engine.tokenizer import Tokenizer
+    from infllm.engine.text import Tokenizer
 
 # Which model, which is told by its weights, and what changes speed or memory but no number.
 WITHOUT_NUMBERS = frozenset({

@@ -12,17 +12,17 @@ from weakref import ref
 import torch
 from torch import Tensor
 
-from infllm.engine.block_cache import BlockCache
-from infllm.engine.call_pages import CallPages
-from infllm.engine.staging import make_staging
+from infllm.engine.units.block_cache import BlockCache
+from infllm.engine.units.call_pages import CallPages
+from infllm.engine.units.staging import make_staging
 from infllm.kernels.quantize import PLAIN, dequantize, quantize, storage_dtype
 from infllm.kernels.unit_mass import log_mass, unit_lse
 from infllm.kernels.unit_topk import unit_scores
 
 if TYPE_CHECKING:
+    from infllm.engine.attachment import Layer, Softmax
     from infllm.engine.config import ModelConfig
-    from infllm.engine.layer import Layer, Softmax
-    from infllm.engine.tensor_file import Seal
+    from infllm.engine.files import Seal
     from infllm.kernels.rotate import Rope
 
 FIRST_SLAB, LARGEST_SLAB = 64, 4096  # units; a slab is never moved or copied once written

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_64
 
-from infllm.engine.tensor_file import DTYPES, Half
+from infllm.engine.files.tensor_file import DTYPES, Half
 
 NAMES = {getattr(torch, dtype): name for name, (dtype, _) in DTYPES.items()}
 ALIGNED = 64  # bytes: where the tensors of a file begin

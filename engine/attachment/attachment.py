@@ -18,18 +18,17 @@ from transformers import (
     PreTrainedModel,
 )
 
-from infllm.engine.cache import SessionCache, cache_name, rename_cache
-from infllm.engine.errors import UnsupportedCall, UnsupportedModel
-from infllm.engine.layer import Call, Layer, Softmax
-from infllm.engine.policies import Policy
-from infllm.engine.probe import (
+from infllm.engine.attachment.cache import SessionCache, cache_name, rename_cache
+from infllm.engine.attachment.layer import Call, Layer
+from infllm.engine.attachment.probe import (
     PROBE_TOKENS,
     Watch,
     find_rotary_modules,
     identity_forward,
     probe,
 )
-from infllm.kernels.attend import attend
+from infllm.engine.errors import UnsupportedCall, UnsupportedModel
+from infllm.engine.policies import Policy, run_policy
 
 PREFIX = "infllm_"  # of the attention functions that attachments register
 _names = (f"{PREFIX}{n}" for n in itertools.count())
@@ -274,28 +273,6 @@ class _DecoderOutput:
 
     def __getattr__(self, name: str) -> None:
         return None
-
-
-def run_policy(
-    policy: Policy, q: Tensor, k: Tensor, v: Tensor, call: Call, scale: float,
-    softcap: float | None = None, sink: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """Attention of one call in one layer: q [B, H, T, D], k and v [B, Hkv, T, D], not rotated.
-
-    Returns o [B, T, H, Dv] in q's dtype. Blocks of `policy.query_block` queries in order: what a
-    block leaves in memory may be looked up by the next.
-    """
-    policy.softmax = Softmax(scale, softcap, sink)
-    policy.begin(q, k, v, call)
-    n = q.shape[2]
-    out = q.new_empty(q.shape[0], n, q.shape[1], v.shape[-1])
-    for start, stop in policy.spans(n):
-        o, masses = attend(policy.parts(start, stop), scale, softcap, sink)
-        block = out[:, start:stop]
-        block.copy_(o.transpose(1, 2).reshape(block.shape))
-        policy.update(start, stop, masses)
-    policy.end()
-    return out
 
 
 def refuse_by_config(model: nn.Module) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infllm.engine.draft import Draft, checksum, unit_checksums
+from infllm.engine.files.draft import Draft, checksum, unit_checksums
+from infllm.engine.files.tensor_file import rows_of_a_sum
 from infllm.engine.policies import InfLLM
-from infllm.engine.tensor_file import rows_of_a_sum
 
 if TYPE_CHECKING:
     from infllm.engine.session import Session

@@ -16,7 +16,7 @@ from pydantic import (
     ValidationError,
 )
 
-from infllm.engine.config_layers import (
+from infllm.engine.config.layers import (
     IDENTITY,
     Layer,
     family_settings,

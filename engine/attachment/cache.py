@@ -12,7 +12,7 @@ from transformers.cache_utils import Cache
 from infllm.engine.errors import UnsupportedCall
 
 if TYPE_CHECKING:
-    from infllm.engine.layer import Call
+    from infllm.engine.attachment.layer import Call
     from infllm.engine.policies import Policy
     from infllm.engine.session import Session
 

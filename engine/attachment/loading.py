@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from infllm.engine.config import Config, ModelConfig, load_config
-from infllm.engine.device import device_name, dtype_name
+from infllm.engine.config import Config, ModelConfig, device_name, dtype_name, load_config
 from infllm.engine.engine import Engine
 from infllm.engine.errors import ConfigError, EngineError, ModelNotFound, UnsupportedModel
-from infllm.engine.tokenizer import Tokenizer
+from infllm.engine.text import Tokenizer
 
 DTYPES = {
     "float32": torch.float32,

@@ -18,8 +18,8 @@ from threading import Thread
 import numpy as np
 
 from infllm.engine.errors import MemoryFileError
-from infllm.engine.manifest import READ_AGAIN, Manifest, check_files, damaged, read_manifest
-from infllm.engine.tensor_file import Seal, TensorFile, seal
+from infllm.engine.files.manifest import READ_AGAIN, Manifest, check_files, damaged, read_manifest
+from infllm.engine.files.tensor_file import Seal, TensorFile, seal
 
 # Bytes of a memory that is checked whole when a command opens it: nearly two million tokens of the
 # built-in model. To read 64 GiB would cost what a memory file is there to save.

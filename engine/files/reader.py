@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from infllm.engine.errors import MemoryFileError
-from infllm.engine.fingerprint import refuse_other
-from infllm.engine.manifest import read_manifest
+from infllm.engine.files.fingerprint import refuse_other
+from infllm.engine.files.manifest import read_manifest
+from infllm.engine.files.tensor_file import TensorFile
+from infllm.engine.files.verification import Files, Rows, Verification, map_files
 from infllm.engine.policies import InfLLM
-from infllm.engine.tensor_file import TensorFile
 from infllm.engine.units import Run, by_unit
-from infllm.engine.verification import Files, Rows, Verification, map_files
 
 if TYPE_CHECKING:
     from infllm.engine.engine import Engine

@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 
 from infllm.engine.config import Config, PromptConfig
 from infllm.engine.errors import ConfigError
-from infllm.engine.tokenizer import Tokenizer
+from infllm.engine.text.tokenizer import Tokenizer
 
 _ASK = "\n\nQuestion: {question}\nAnswer:"
 

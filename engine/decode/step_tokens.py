@@ -12,7 +12,7 @@ from infllm.kernels.rotate import rotate
 from infllm.kernels.rotate_append import rotate_append
 
 if TYPE_CHECKING:
-    from infllm.engine.layer import Rotary
+    from infllm.engine.attachment import Rotary
 
 
 class StepTokens:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from infllm.engine.cache import SessionCache
-from infllm.engine.layer import Call
+from infllm.engine.attachment import Call, SessionCache
 from infllm.engine.policies.stepping import SteppingPolicy
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch import Tensor
 from infllm.kernels.quantize import dequantize
 
 if TYPE_CHECKING:
-    from infllm.engine.units import UnitStore
+    from infllm.engine.units.store import UnitStore
 
 
 class CallPages:

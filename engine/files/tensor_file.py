@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from xxhash import xxh3_64
 
-from infllm.engine.manifest import damaged
+from infllm.engine.files.manifest import damaged
 
 if TYPE_CHECKING:
     from torch import Tensor

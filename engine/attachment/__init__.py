@@ -1,0 +1,46 @@
+"""A transformers model made to ask the engine where it attends, and what is known of its layers."""
+
+from typing import TYPE_CHECKING
+
+from infllm.engine.lazy import lazily
+
+if TYPE_CHECKING:
+    from infllm.engine.attachment.attachment import Attachment, refuse_by_config
+    from infllm.engine.attachment.cache import SessionCache
+    from infllm.engine.attachment.layer import Call, Layer, Rotary, Softmax, UnitUse
+    from infllm.engine.attachment.selfcheck import compare, expected_logits
+
+__all__ = [
+    "Attachment",
+    "Call",
+    "Layer",
+    "Rotary",
+    "SessionCache",
+    "Softmax",
+    "UnitUse",
+    "compare",
+    "expected_logits",
+    "refuse_by_config",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "attachment": (
+            "Attachment",
+            "refuse_by_config",
+        ),
+        "cache": ("SessionCache",),
+        "layer": (
+            "Call",
+            "Layer",
+            "Rotary",
+            "Softmax",
+            "UnitUse",
+        ),
+        "selfcheck": (
+            "compare",
+            "expected_logits",
+        ),
+    },
+)

@@ -1,0 +1,39 @@
+"""Text to token ids and back, and the words of a prompt around a document."""
+
+from typing import TYPE_CHECKING
+
+from infllm.engine.lazy import lazily
+
+if TYPE_CHECKING:
+    from infllm.engine.text.prompt import Prompt, build_prompt, build_turn, chat_template, wrap_text
+    from infllm.engine.text.tokenizer import TextTokenizer, Tokenizer
+    from infllm.engine.text.tokenizer_folder import read_tokenizer
+
+__all__ = [
+    "Prompt",
+    "TextTokenizer",
+    "Tokenizer",
+    "build_prompt",
+    "build_turn",
+    "chat_template",
+    "read_tokenizer",
+    "wrap_text",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "prompt": (
+            "Prompt",
+            "build_prompt",
+            "build_turn",
+            "chat_template",
+            "wrap_text",
+        ),
+        "tokenizer": (
+            "TextTokenizer",
+            "Tokenizer",
+        ),
+        "tokenizer_folder": ("read_tokenizer",),
+    },
+)

@@ -1,0 +1,41 @@
+"""Memory units of one layer: where they lie, and how they come to the device."""
+
+from typing import TYPE_CHECKING
+
+from infllm.engine.lazy import lazily
+
+if TYPE_CHECKING:
+    from infllm.engine.units.call_pages import CallPages
+    from infllm.engine.units.faiss_index import FaissIndex
+    from infllm.engine.units.sizes import Estimate, estimate
+    from infllm.engine.units.slot_table import SlotTable
+    from infllm.engine.units.store import Run, UnitStore, by_unit
+
+__all__ = [
+    "CallPages",
+    "Estimate",
+    "FaissIndex",
+    "Run",
+    "SlotTable",
+    "UnitStore",
+    "by_unit",
+    "estimate",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "call_pages": ("CallPages",),
+        "faiss_index": ("FaissIndex",),
+        "sizes": (
+            "Estimate",
+            "estimate",
+        ),
+        "slot_table": ("SlotTable",),
+        "store": (
+            "Run",
+            "UnitStore",
+            "by_unit",
+        ),
+    },
+)
