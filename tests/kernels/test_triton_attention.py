@@ -204,7 +204,7 @@ def test_the_environment_chooses_the_kernels(monkeypatch: pytest.MonkeyPatch) ->
 
     def spy(name: str) -> None:
         module = "infllm.kernels.triton.attend.attend" if name == "triton" else None
-        target = module or "infllm.kernels.attend._attend_fused"
+        target = module or "infllm.kernels.attend_cpu._attend_fused"
         monkeypatch.setattr(target, lambda *args: (asked.append(name), [None]))
 
     spy("triton")
