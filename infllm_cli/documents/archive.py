@@ -17,10 +17,13 @@ from infllm.cli.documents.errors import LimitExceeded, Unreadable, UnsupportedFo
 from infllm.cli.documents.limits import MIB, Limits
 
 BLOCK = 1 * MIB
+BOOK_CONTAINER = "META-INF/container.xml"
+BOOK_BYTES = 65536
 UTF8_NAME = 0x800  # flag of a member whose name is UTF-8
 ENCRYPTED = 0x1
 # Each names what kind of package this is from the top of the archive.
 LANDMARKS = frozenset({"meta-inf/container.xml", "[content_types].xml"})
+VERSION_CONTROL = frozenset({".git", ".hg", ".svn", ".jj", ".bzr"})
 MAC_FOLDER = "__MACOSX/"
 DAMAGE = (
     zipfile.BadZipFile,
@@ -165,11 +168,37 @@ class Folder(Members):
 def _files(folder: str) -> Iterator[str]:
     """Names of the regular files in a folder, with forward slashes."""
     for path, folders, _ in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(set(folders) - VERSION_CONTROL)
         with os.scandir(path) as entries:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):
                     yield os.path.relpath(entry.path, folder).replace(os.sep, "/")
+
+
+def is_unpacked_book(folder: str) -> bool:
+    """Whether a folder is an EPUB out of its archive: by its type, else by its container."""
+    for name, mark in (("mimetype", b"application/epub+zip"), (BOOK_CONTAINER, b"rootfile")):
+        path = os.path.join(folder, *name.split("/"))
+        if not os.path.isfile(path) or os.path.islink(path):
+            continue
+        try:
+            with open(path, "rb") as file:
+                if mark in file.read(BOOK_BYTES):
+                    return True
+        except OSError:
+            continue  # walking the folder will say so
+    return False
+
+
+def folder_bytes(folder: str) -> int:
+    """Size of the files in a folder, as far as they can be seen."""
+    total = 0
+    for name in _files(folder):
+        try:
+            total += os.lstat(os.path.join(folder, *name.split("/"))).st_size
+        except OSError:
+            continue  # gone meanwhile; reading it will say so
+    return total
 
 
 def _name(entry: zipfile.ZipInfo) -> str:

@@ -102,7 +102,9 @@ class Inline:
             self.moved -= tag == "moveFrom"
             self.removed -= 1
         elif tag in ("oMath", "oMathPara"):
-            equations = [element] if tag == "oMath" else [e for e in element if local(e.tag) == "oMath"]
+            equations = (
+                [element] if tag == "oMath" else [e for e in element if local(e.tag) == "oMath"]
+            )
             self._put("\n".join(linear(one) for one in equations), _Look(), into)
         elif tag == "fldSimple":
             number = PAGE_NUMBER.match(attribute(element, "instr") or "")

@@ -27,9 +27,7 @@ def _one(element: Element) -> str:
     if tag == "sSub":
         return f"{_grouped(element, 'e')}_{_grouped(element, 'sub')}"
     if tag == "sSubSup":
-        return (
-            f"{_grouped(element, 'e')}_{_grouped(element, 'sub')}^{_grouped(element, 'sup')}"
-        )
+        return f"{_grouped(element, 'e')}_{_grouped(element, 'sub')}^{_grouped(element, 'sup')}"
     if tag == "sPre":
         return f"_{_grouped(element, 'sub')}^{_grouped(element, 'sup')}{_grouped(element, 'e')}"
     if tag == "rad":
@@ -50,7 +48,9 @@ def _one(element: Element) -> str:
     if tag in ("limLow", "limUpp"):
         return f"{_part(element, 'e')}{'_' if tag == 'limLow' else '^'}({_part(element, 'lim')})"
     if tag == "acc":
-        return _part(element, "e") + _setting(element, "accPr", "chr", "\N{COMBINING CIRCUMFLEX ACCENT}")
+        return _part(element, "e") + _setting(
+            element, "accPr", "chr", "\N{COMBINING CIRCUMFLEX ACCENT}"
+        )
     if tag == "m":
         rows = (row for row in element if local(row.tag) == "mr")
         return "[" + "; ".join(", ".join(linear(e) for e in row) for row in rows) + "]"

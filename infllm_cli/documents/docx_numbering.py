@@ -97,7 +97,9 @@ class Numbering:
     def _level_of_style(self, instance: Instance, style_id: str | None) -> int | None:
         _, numbered = self._resolve(instance)
         levels = numbered.levels | instance.levels
-        return next((n for n, level in levels.items() if style_id and level.style == style_id), None)
+        return next(
+            (n for n, level in levels.items() if style_id and level.style == style_id), None
+        )
 
     def _resolve(self, instance: Instance) -> tuple[str, List]:
         """The list that an instance counts, through a numbering style where it names one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from infllm.cli.documents.archive import Members
+from infllm.cli.documents.archive import Folder, Members
 from infllm.cli.documents.document import Document, SpanBuilder
 from infllm.cli.documents.epub_chapters import ChapterBuilder, mark_places
 from infllm.cli.documents.epub_contents import read_contents
@@ -23,7 +23,7 @@ FONT_OBFUSCATION = frozenset(
     {"http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC"}
 )
 IMAGE = re.compile(r"""<(?:\w+:)?(?:img|image)\b((?:[^<>"']|"[^"<]*"|'[^'<]*')*)>""", re.I)
-ALT = re.compile(r"""(?<![\w:.-])(?:alt|aria-label|title)\s{0,8}=\s{0,8}["']\s*[^\s"']""", re.I)
+ALT = re.compile(r"""(?<![\w:.-])(?:alt|aria-label)\s{0,8}=\s{0,8}["']\s*[^\s"']""", re.I)
 
 
 def read_epub(archive: Members) -> Document:
@@ -52,6 +52,9 @@ def read_epub(archive: Members) -> Document:
         book.warnings.append(f"{reading.hidden} characters are hidden from readers; left out")
     for rendition in book.other_renditions:
         reading.tally.add("other rendition of the book", rendition)
+    if isinstance(archive, Folder):
+        for name in book.strangers():
+            reading.tally.add("file beside the book's own", name)
     return Document(
         source,
         "epub",
@@ -92,7 +95,7 @@ class _Reading:
         if self.out.length:
             self.out.add("\n\n", chapter=self.chapter)
         before = self.out.length
-        inner = ChapterBuilder(self.out, found, label or self.chapter, fresh=label is not None)
+        inner = ChapterBuilder(self.out, found, self.chapter, label)
         facts = extract_html(text, inner, xml=True, lines=False, chapter=inner.chapter)
         self.hidden += facts.hidden
         if self.out.length > before or label is not None:

@@ -15,6 +15,7 @@ COMMENT_OR_TAG = re.compile(
     r"""<!--.*?(?:-->|\Z)|<([a-zA-Z][^\s<>/"']*)((?:[^<>"']|"[^"<]*"|'[^'<]*')*)>""", re.S
 )
 ID = re.compile(r"""(?<![\w:.-])(xml:id|id|name)\s{0,8}=\s{0,8}(?:"([^"]*)"|'([^']*)')""")
+NOT_WORD = re.compile(r"\W+")
 # What holds no text of its own: a mark in it would come to stand before the table.
 NO_TEXT_IN = frozenset("table thead tbody tfoot tr colgroup col html head".split())
 
@@ -51,17 +52,20 @@ def mark_places(text: str, labels: Mapping[str, str]) -> tuple[str, list[str]]:
 class ChapterBuilder(SpanBuilder):
     """Passes the text of one page on to ``out``: marks out, their labels in as chapters.
 
-    A label holds until the next one or until a heading; the heading that it stands at does not
-    replace it.
+    A label holds until the next one or until a heading; the heading that it stands at, or that
+    says part of it, does not replace it.
     """
 
-    def __init__(self, out: SpanBuilder, labels: list[str], chapter: str | None, fresh: bool):
+    def __init__(
+        self, out: SpanBuilder, labels: list[str], chapter: str | None, label: str | None = None
+    ):
         super().__init__(out.source)
         self.out = out
         self.labels = labels
-        self.chapter = chapter
-        self.fresh = fresh  # a label without text yet
-        self.given = chapter  # what the page's headings say
+        self.chapter = chapter if label is None else label
+        self.label = label  # that holds now
+        self.fresh = label is not None  # a label without text yet
+        self.given = self.chapter  # what the page's headings say
         self.last = "\n"  # the character written last
         self.trim = False  # white space at the mark is the mark's own
 
@@ -78,13 +82,13 @@ class ChapterBuilder(SpanBuilder):
         chapter = MARK.sub("", chapter).strip() if chapter is not None else None
         if chapter != self.given:
             self.given = chapter
-            if not self.fresh:
-                self.chapter = chapter
+            if not self.fresh and not (self.label and _says(self.label, chapter)):
+                self.chapter, self.label = chapter, None
         begin = 0
         for mark in MARK.finditer(text):
             self._pass(text[begin : mark.start()])
             begin = mark.end()
-            self.chapter = self.labels[int(mark[1])]
+            self.chapter = self.label = self.labels[int(mark[1])]
             self.fresh = True
             self.trim = self.last.isspace()
         self._pass(text[begin:])
@@ -98,3 +102,11 @@ class ChapterBuilder(SpanBuilder):
         self.fresh = self.fresh and not text.strip()
         self.last = text[-1]
         self.out.add(text, chapter=self.chapter)
+
+
+def _says(label: str, heading: str | None) -> bool:
+    """Whether a label holds all that a heading says: "4 The Whale" and "The Whale"."""
+    said, whole = (
+        f" {NOT_WORD.sub(' ', text or '').strip().casefold()} " for text in (heading, label)
+    )
+    return said in whole

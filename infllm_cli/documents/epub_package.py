@@ -131,6 +131,15 @@ class Book:
             )
         return [*linear, *aside, *loose]
 
+    def strangers(self) -> list[str]:
+        """Members that belong neither to this package nor to the archive's own files."""
+        own = {item.member for item in self.items} | {self.package_name, *self.other_renditions}
+        return [
+            name
+            for name in self.archive.names
+            if name not in own and name != MIMETYPE and not name.upper().startswith("META-INF/")
+        ]
+
     def title(self) -> str | None:
         for element in self.package.iter():
             if local(element.tag) == "title":

@@ -22,7 +22,8 @@ DECLARATION = re.compile(r"<\?xml(?=\s)[^>]{0,512}\?>")
 # Comments and CDATA are matched to be passed over: an ampersand means nothing in them.
 REFERENCE = re.compile(
     r"<!--.*?(?:-->|\Z)|<!\[CDATA\[.*?(?:\]\]>|\Z)"
-    r"|&(?:#([0-9]{1,8}|[xX][0-9a-fA-F]{1,8});|(\w{1,40});)?", re.S
+    r"|&(?:#([0-9]{1,8}|[xX][0-9a-fA-F]{1,8});|(\w{1,40});)?",
+    re.S,
 )
 PREDEFINED = frozenset({"amp", "lt", "gt", "quot", "apos"})
 NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -90,7 +91,9 @@ def _decode(data: bytes) -> str:
 def _mend(text: str) -> str:
     """As XML wants it, without touching what it says."""
     start = max(text.find("<"), 0)
-    text = DECLARATION.sub("", text[start : start + ENCODING_BYTES]) + text[start + ENCODING_BYTES :]
+    text = (
+        DECLARATION.sub("", text[start : start + ENCODING_BYTES]) + text[start + ENCODING_BYTES :]
+    )
     return REFERENCE.sub(_mended_reference, NOT_XML.sub("", text)).lstrip()
 
 
