@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from infllm.cli.documents.archive import Members
+from infllm.cli.documents.document import Document, SpanBuilder
 from infllm.cli.documents.docx_body import Block, Context, Story
 from infllm.cli.documents.docx_notes import Notes
 from infllm.cli.documents.docx_numbering import Numbering
 from infllm.cli.documents.docx_package import Package, main_part
 from infllm.cli.documents.docx_styles import attribute, child, is_on, read_styles
-from infllm.cli.documents.document import Document, SpanBuilder
 from infllm.cli.documents.encoding import clean
 from infllm.cli.documents.errors import NoText, Unreadable
 from infllm.cli.documents.tally import Tally
@@ -40,7 +40,7 @@ def read_docx(archive: Members) -> Document:
     styles = read_styles(package.related_root("styles"))
     numbering = Numbering(package.related_root("numbering"), styles)
     context = Context(package, styles, numbering, Notes(package, settings), Tally())
-    context.notes.read = lambda root, note, part: Story(context, root, part).text(note)
+    context.notes.read = lambda note, part: Story(context, note, part).text(note)
     reader = _Reader(context, root, settings)
     out = SpanBuilder(source)
     chapter: str | None = None

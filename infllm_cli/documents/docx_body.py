@@ -35,6 +35,7 @@ class Block:
     text: str
     heading: bool = False
     title: bool = False
+    note: bool = False
     section: Element | None = None
 
 
@@ -127,7 +128,7 @@ class Story:
         for box in paragraph.boxes:
             yield from self.blocks(box)
         for note in paragraph.notes:
-            yield Block(clean(note))
+            yield Block(clean(note), note=True)
         if section is not None:
             yield Block("", section=section)
 
@@ -142,7 +143,7 @@ class Story:
         lines = [self._row(cells, notes) for cells in rows]
         yield Block("\n".join(line for line in lines if line.strip(" |")))
         for note in notes:
-            yield Block(note)
+            yield Block(note, note=True)
 
     def _rows(self, table: Element) -> Iterator[Element]:
         for row in _parts(table, "tr"):
@@ -177,7 +178,7 @@ class Story:
                 pieces.append(f"[{'; '.join(row for row in inner if row.strip(' |'))}]")
                 continue
             for block in self.blocks([element]):  # type: ignore[arg-type]
-                (notes if block.text.startswith("[^") else pieces).append(block.text)
+                (notes if block.note else pieces).append(block.text)
         return " ".join(piece for piece in pieces if piece not in ("", "[]"))
 
     def _graphic(self, relation: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from infllm.cli.documents.docx_package import Package
 from infllm.cli.documents.document import SpanBuilder
+from infllm.cli.documents.docx_package import Package
 from infllm.cli.documents.encoding import clean
 from infllm.cli.documents.errors import Unreadable, UnsupportedFormat
 from infllm.cli.documents.html import decode_html, extract_html, is_xhtml

@@ -12,15 +12,16 @@ from infllm.cli.documents.docx_notes import Notes
 from infllm.cli.documents.docx_styles import Styles, attribute, child, is_on, value
 from infllm.cli.documents.docx_symbols import FONTS, symbol
 from infllm.cli.documents.tally import Tally
+from infllm.cli.documents.words import words
 from infllm.cli.documents.xmltree import local
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 PICTURES = frozenset({"pic", "imagedata"})
 # Properties, marks of positions and of editing: nothing of them is shown.
-NO_TEXT = frozenset(
-    "pPr rPr sdtPr sdtEndPr tblPr tblGrid trPr tcPr sectPr instrText delInstrText annotationRef"
-    " footnoteRef endnoteRef separator continuationSeparator lastRenderedPageBreak proofErr"
-    " bookmarkStart bookmarkEnd commentRangeStart commentRangeEnd fldData ffData rubyPr".split()
+NO_TEXT = words(
+    """pPr rPr sdtPr sdtEndPr tblPr tblGrid trPr tcPr sectPr instrText delInstrText annotationRef
+    footnoteRef endnoteRef separator continuationSeparator lastRenderedPageBreak proofErr
+    bookmarkStart bookmarkEnd commentRangeStart commentRangeEnd fldData ffData rubyPr"""
 )
 BREAKS = {"tab": "\t", "ptab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-", "softHyphen": ""}
 PAGE_NUMBER = re.compile(r"\s*(?:PAGE|NUMPAGES|SECTIONPAGES)\b", re.I)
@@ -125,41 +126,46 @@ class Inline:
     def _run(self, run: Element, style_id: str | None, into: Paragraph) -> None:
         look = self._look(run, style_id)
         for element in run:
-            tag = local(element.tag)
-            if tag in ("t", "delText"):
-                text = (element.text or "").replace("\N{SOFT HYPHEN}", "")
-                known = look.font.lower() in FONTS
-                self._put(symbol(text, look.font, UNKNOWN) if known else text, look, into)
-            elif tag in BREAKS:
-                self._put(BREAKS[tag], look, into)
-            elif tag == "sym":
-                self._symbol(element, look, into)
-            elif tag == "instrText" and self.fields:
-                self.fields[-1].instruction += element.text or ""
-            elif tag == "fldChar":
-                self._field_mark(element, look, into)
-            elif tag in ("footnoteReference", "endnoteReference"):
-                self._reference(element, tag, look, into)
-            elif tag == "AlternateContent":
-                for one in chosen(element):
-                    self._one(one, style_id, into)
-            else:
-                self._one(element, style_id, into)
+            self._piece(element, look, style_id, into)
+
+    def _piece(self, element: Element, look: _Look, style_id: str | None, into: Paragraph) -> None:
+        tag = local(element.tag)
+        if tag in ("t", "delText"):
+            text = (element.text or "").replace("\N{SOFT HYPHEN}", "")
+            known = look.font.lower() in FONTS
+            self._put(symbol(text, look.font, UNKNOWN) if known else text, look, into)
+        elif tag in BREAKS:
+            self._put(BREAKS[tag], look, into)
+        elif tag == "sym":
+            self._symbol(element, look, into)
+        elif tag == "instrText" and self.fields:
+            self.fields[-1].instruction += element.text or ""
+        elif tag == "fldChar":
+            self._field_mark(element, look, into)
+        elif tag in ("footnoteReference", "endnoteReference"):
+            self._reference(element, tag, look, into)
+        elif tag == "AlternateContent":
+            for one in chosen(element):
+                self._piece(one, look, style_id, into)
+        else:
+            self._one(element, style_id, into)
 
     def _look(self, run: Element, style_id: str | None) -> _Look:
         properties = child(run, "rPr")
-        character = value(child(properties, "rStyle"))
+        if properties is None:
+            return _Look(bool(is_on(self.styles.run_property(style_id, "vanish"))))
+        direct = {local(one.tag): one for one in properties}
+        character = value(direct.get("rStyle"))
 
         def found(tag: str) -> Element | None:
-            direct = child(properties, tag)
-            return direct if direct is not None else self.styles.run_property(character, tag)
+            return direct[tag] if tag in direct else self.styles.run_property(character, tag)
 
-        hidden = is_on(child(properties, "vanish"))
+        hidden = is_on(direct.get("vanish"))
         if hidden is None:  # styles toggle what the styles below them say
             hidden = bool(is_on(self.styles.run_property(character, "vanish"))) != bool(
                 is_on(self.styles.run_property(style_id, "vanish"))
             )
-        fonts = child(properties, "rFonts")
+        fonts = direct.get("rFonts")
         font = (attribute(fonts, "ascii") or "") if fonts is not None else ""
         struck = is_on(found("strike")) or is_on(found("dstrike"))
         return _Look(hidden, value(found("vertAlign")), bool(struck), font)
@@ -177,7 +183,7 @@ class Inline:
             if text.strip():
                 self.tally.add("hidden text", text)
         elif look.raised in ("superscript", "subscript") and text.strip():
-            into.pieces.append(_raised(text, look.raised, into.text[-1:]))
+            into.pieces.append(_raised(text, look.raised, "".join(into.pieces[-1:])[-1:]))
         elif look.struck and text.strip():
             if into.pieces and into.pieces[-1].endswith("~~") and len(into.pieces[-1]) > 2:
                 into.pieces[-1] = f"{into.pieces[-1][:-2]}{text}~~"

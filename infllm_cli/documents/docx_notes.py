@@ -16,16 +16,17 @@ SEPARATORS = frozenset({"separator", "continuationSeparator", "continuationNotic
 
 
 class Notes:
-    """The notes of a document. ``read(root, note, part)`` gives the text of one."""
+    """The notes of a document. ``read(note, part)`` gives the text of one."""
 
     def __init__(self, package: Package, settings: Element | None):
         self.package = package
-        self.read: Callable[[Element, Element, str], str] = lambda root, note, part: ""
-        self.roots: dict[str, tuple[Element, str]] = {}
+        self.read: Callable[[Element, str], str] = lambda note, part: ""
+        self.parts: dict[str, str] = {}
         self.notes: dict[tuple[str, str], Element] = {}
         self.formats = dict(USUAL_FORMAT)
         self.numbers: dict[str, int] = {}
         self.referred: dict[tuple[str, str], str] = {}
+        self.custom = 0
         self.missing: dict[str, int] = {}
         for kind in USUAL_FORMAT:
             self._settings(kind, child(settings, f"{kind}Pr"))
@@ -33,7 +34,7 @@ class Notes:
             root = package.part(name) if name is not None else None
             if root is None or name is None:
                 continue
-            self.roots[kind] = root, name
+            self.parts[kind] = name
             for note in root:
                 if local(note.tag) == kind and attribute(note, "type") not in SEPARATORS:
                     self.notes.setdefault((kind, attribute(note, "id") or ""), note)
@@ -49,7 +50,8 @@ class Notes:
         if key in self.referred:
             return self.referred[key], ""
         if custom:  # the author's own mark follows as text
-            label = "note"
+            self.custom += 1
+            label = f"note {self.custom}"
         else:
             self.numbers[kind] += 1
             label = numeral(self.numbers[kind], self.formats[kind])
@@ -60,8 +62,7 @@ class Notes:
         if note is None:
             self.missing[kind] = self.missing.get(kind, 0) + 1
             return self.referred[key], ""
-        root, part = self.roots[kind]
-        return self.referred[key], self.read(root, note, part)
+        return self.referred[key], self.read(note, self.parts[kind])
 
     def tell(self, tally: Tally) -> list[str]:
         """Warnings about notes that are gone; notes that nothing refers to are counted."""

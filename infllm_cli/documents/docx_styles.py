@@ -28,7 +28,6 @@ class Style:
     based_on: str | None = None
     paragraph: Element | None = None
     run: Element | None = None
-    default: bool = False
 
 
 @dataclass
@@ -36,6 +35,8 @@ class Styles:
     """Styles by id. Properties are looked for along the chain of base styles."""
 
     by_id: dict[str, Style] = field(default_factory=dict)
+    default: str | None = None  # of paragraphs that name none
+    _run_properties: dict[tuple[str, str], Element | None] = field(default_factory=dict)
 
     def chain(self, style_id: str | None) -> list[Style]:
         """A style and those it is based on, each once; nothing for an unknown id."""
@@ -47,10 +48,6 @@ class Styles:
             found.append(style)
             style_id = style.based_on
         return found
-
-    @property
-    def default(self) -> str | None:
-        return next((key for key, style in self.by_id.items() if style.default), None)
 
     def is_title(self, style_id: str | None) -> bool:
         chain = self.chain(style_id)
@@ -69,11 +66,13 @@ class Styles:
         return not chain and bool(HEADING_ID.match(_plain_id(style_id or "")))
 
     def run_property(self, style_id: str | None, tag: str) -> Element | None:
-        for style in self.chain(style_id):
-            found = child(style.run, tag)
-            if found is not None:
-                return found
-        return None
+        if style_id is None:
+            return None
+        key = style_id, tag
+        if key not in self._run_properties:
+            found = (child(style.run, tag) for style in self.chain(style_id))
+            self._run_properties[key] = next((one for one in found if one is not None), None)
+        return self._run_properties[key]
 
 
 def read_styles(root: Element | None) -> Styles:
@@ -89,9 +88,10 @@ def read_styles(root: Element | None) -> Styles:
             value(child(element, "basedOn")),
             child(element, "pPr"),
             child(element, "rPr"),
-            attribute(element, "type") == "paragraph"
-            and (attribute(element, "default") or "0") in ON,
         )
+        by_default = (attribute(element, "default") or "0").lower() in ON
+        if by_default and attribute(element, "type") == "paragraph":
+            styles.default = styles.default or style_id
     return styles
 
 
@@ -106,9 +106,11 @@ def is_on(element: Element | None) -> bool | None:
 
 
 def child(element: Element | None, tag: str) -> Element | None:
-    if element is None:
-        return None
-    return next((one for one in element if local(one.tag) == tag), None)
+    if element is not None:
+        for one in element:
+            if local(one.tag) == tag:
+                return one
+    return None
 
 
 def value(element: Element | None) -> str | None:
@@ -117,7 +119,10 @@ def value(element: Element | None) -> str | None:
 
 def attribute(element: Element, name: str) -> str | None:
     """By its name in any namespace: strict and transitional documents differ in theirs."""
-    return next((text for key, text in element.attrib.items() if local(key) == name), None)
+    for key, text in element.attrib.items():
+        if local(key) == name:
+            return text
+    return None
 
 
 def _plain_id(style_id: str) -> str:

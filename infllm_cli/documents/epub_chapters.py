@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from infllm.cli.documents.document import SpanBuilder
+from infllm.cli.documents.words import words
 
 # Noncharacters, which no text holds; such as are there all the same are taken away first.
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
@@ -17,7 +18,7 @@ COMMENT_OR_TAG = re.compile(
 ID = re.compile(r"""(?<![\w:.-])(xml:id|id|name)\s{0,8}=\s{0,8}(?:"([^"]*)"|'([^']*)')""")
 NOT_WORD = re.compile(r"\W+")
 # What holds no text of its own: a mark in it would come to stand before the table.
-NO_TEXT_IN = frozenset("table thead tbody tfoot tr colgroup col html head".split())
+NO_TEXT_IN = words("table thead tbody tfoot tr colgroup col html head")
 
 
 def mark_places(text: str, labels: Mapping[str, str]) -> tuple[str, list[str]]:

@@ -7,6 +7,7 @@ declaration, ``&nbsp;`` without a DTD, a bare ampersand in a title, prefixes nev
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from html.entities import html5
 from xml.etree import ElementTree
 from xml.parsers import expat
@@ -176,6 +177,7 @@ def _expanded(name: str, scope: dict[str, str], *, element: bool) -> str:
     return f"{{{namespace}}}{rest}" if namespace else rest
 
 
+@lru_cache(maxsize=4096)  # documents have few names, and ask for them millions of times
 def local(tag: object) -> str:
     """Tag or attribute name without its namespace; empty for comments."""
     return tag.rpartition("}")[2] if isinstance(tag, str) else ""
