@@ -1,0 +1,380 @@
+"""EPUB: names however spelt, XML that is almost XML, chapters by the table of contents."""
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from infllm.cli.documents import (
+    Document,
+    LeftOut,
+    Unreadable,
+    UnsupportedFormat,
+    list_sources,
+    read_sources,
+)
+from infllm.cli.documents.archive import Archive
+from infllm.cli.documents.epub import read_epub
+from infllm.cli.documents.limits import Limits
+from tests.cli.documents.make import CONTAINER, archive, epub, page
+
+XHTML = "application/xhtml+xml"
+NCX = "application/x-dtbncx+xml"
+
+
+@pytest.fixture
+def read(tmp_path: Path):
+    def read(data: bytes) -> Document:
+        path = tmp_path / "book.epub"
+        path.write_bytes(data)
+        with Archive(str(path), "book.epub", Limits()) as opened:
+            return read_epub(opened)
+
+    return read
+
+
+def package(
+    items: list[tuple[str, str, str, str]], spine: list[str], *, title: str = "T", toc: str = ""
+) -> str:
+    """A package document of (id, href, media type, further attributes) items."""
+    manifest = "".join(
+        f'<item id="{key}" href="{href}" media-type="{kind}" {more}/>'
+        for key, href, kind, more in items
+    )
+    order = "".join(f"<itemref idref={one}/>" if '"' in one else f'<itemref idref="{one}"/>'
+                    for one in spine)  # fmt: skip
+    return (
+        '<package xmlns="http://www.idpf.org/2007/opf"><metadata '
+        f'xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>{title}</dc:title></metadata>'
+        f"<manifest>{manifest}</manifest><spine toc='{toc}'>{order}</spine></package>"
+    )
+
+
+def book(
+    pages: dict[str, str],
+    items: list[tuple[str, str, str, str]] | None = None,
+    spine: list[str] | None = None,
+    extra: dict[str, str | bytes] | None = None,
+    **more: str,
+) -> bytes:
+    """An EPUB of bodies by member name; items and spine as given, else the pages in order."""
+    items = items or [(f"i{n}", name, XHTML, "") for n, name in enumerate(pages)]
+    return archive(
+        {
+            "mimetype": "application/epub+zip",
+            "META-INF/container.xml": CONTAINER,
+            "OPS/book.opf": package(items, spine or [item[0] for item in items], **more),
+            **{f"OPS/{name}": page(body) for name, body in pages.items()},
+            **(extra or {}),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("member", "href"),
+    [
+        ("chapter1.xhtml", "Chapter1.xhtml"),
+        ("Text/A.XHTML", "text/a.xhtml"),
+        (unicodedata.normalize("NFD", "café.xhtml"), "caf%C3%A9.xhtml"),
+        (unicodedata.normalize("NFC", "café.xhtml"), unicodedata.normalize("NFD", "café.xhtml")),
+        ("Text/a.xhtml", "Text\\a.xhtml"),
+        ("Text\\a.xhtml", "Text/a.xhtml"),
+        ("a.xhtml", "./a.xhtml"),
+        ("a.xhtml", "../OPS/a.xhtml"),
+        ("a.xhtml", "../../OPS/a.xhtml"),
+        ("a.xhtml", "/OPS/a.xhtml"),
+        ("a b.xhtml", "a%20b.xhtml"),
+        ("a%20b.xhtml", "a%20b.xhtml"),
+        ("a%20b.xhtml", "a b.xhtml"),
+        ("a#1.xhtml", "a#1.xhtml"),
+        ("100%.xhtml", "100%.xhtml"),
+        ("STRASSE.xhtml", "straße.xhtml"),
+        ("Ⅷ É.xhtml", "ⅷ%20E%CC%81.xhtml"),
+    ],
+)
+def test_a_page_is_found_however_its_name_is_spelt(read, member: str, href: str) -> None:
+    items = [("a", href, XHTML, ""), ("b", "last.xhtml", XHTML, "")]
+    document = read(book({member: "<p>The key is 5519.", "last.xhtml": "<p>Second."}, items))
+    assert (document.text, document.warnings) == ("The key is 5519.\n\nSecond.", [])
+
+
+def test_the_exact_name_wins(read) -> None:
+    pages = {"A.xhtml": "<p>upper", "a.xhtml": "<p>lower"}
+    assert read(book(pages, [("x", "a.xhtml", XHTML, ""), ("y", "A.xhtml", XHTML, "")])).text == (
+        "lower\n\nupper"
+    )
+
+
+def test_names_that_are_utf_8_without_saying_so(read) -> None:
+    data = book({"café.xhtml": "<p>found"})
+    plain = data.replace("é".encode(), b"\xc3\xa9")
+    for start in (b"PK\x03\x04", b"PK\x01\x02"):  # clear the flag of UTF-8 names
+        offset = 6 if start == b"PK\x03\x04" else 8
+        at = plain.find(start)
+        while at >= 0:
+            flags = int.from_bytes(plain[at + offset : at + offset + 2], "little") & ~0x800
+            plain = plain[: at + offset] + flags.to_bytes(2, "little") + plain[at + offset + 2 :]
+            at = plain.find(start, at + 4)
+    assert read(plain).text == "found"
+
+
+def test_container_and_package_by_any_case(read) -> None:
+    pages = {"Meta-Inf/Container.xml": CONTAINER, "ops/Book.OPF": package(
+        [("a", "a.xhtml", XHTML, "")], ["a"]), "OPS/a.xhtml": page("<p>text")}  # fmt: skip
+    assert read(archive(pages)).text == "text"
+
+
+def test_a_book_packed_with_its_folder(tmp_path: Path) -> None:
+    pages = {"META-INF/container.xml": CONTAINER, "OPS/a.xhtml": page("<p>text"),
+             "OPS/book.opf": package([("a", "a.xhtml", XHTML, "")], ["a"])}  # fmt: skip
+    path = tmp_path / "a.epub"
+    wrapped = {f"My Book.epub/{name}": data for name, data in pages.items()}
+    path.write_bytes(archive(wrapped | {"__MACOSX/._x": b"\0"}))
+    assert read_sources([str(path)]).text == "text"
+
+
+@pytest.mark.parametrize("before", ["\n", "\n \n", "\ufeff", "\ufeff\n", "<!-- made by X -->\n"])
+def test_before_the_xml_declaration(read, before: str) -> None:
+    start = before + '<?xml version="1.0" encoding="utf-8"?>'
+    toc = '<ncx><navMap><navPoint><navLabel><text>One</text></navLabel><content src="a.xhtml"/>'
+    document = read(
+        book(
+            {},
+            extra={
+                "META-INF/container.xml": start + CONTAINER.partition("?>")[2],
+                "OPS/book.opf": start
+                + package([("a", "a.xhtml", XHTML, ""), ("n", "t.ncx", NCX, "")], ["a"]),
+                "OPS/t.ncx": start + toc + "</navPoint></navMap></ncx>",
+                "OPS/a.xhtml": start + page("<p>text"),
+            },
+            items=[("a", "a.xhtml", XHTML, "")],
+        )
+    )
+    assert (document.text, document.spans[0].chapter) == ("text", "One")
+
+
+@pytest.mark.parametrize(
+    ("title", "meant"),
+    [
+        ("Ben&nbsp;Hur", "Ben Hur"),
+        ("Caf&eacute; &amp; Bar", "Café & Bar"),
+        ("Tom & Jerry", "Tom & Jerry"),
+        ("a &unheard; b &#38; c", "a &unheard; b & c"),
+        ("one\x0b two &#x1F; three", "one two three"),
+        ("<![CDATA[a &nbsp; b]]>", "a &nbsp; b"),
+        ("<epub:b>Un</epub:b>declared", "Undeclared"),
+    ],
+)
+def test_titles_in_almost_xml(read, title: str, meant: str) -> None:
+    document = read(book({"a.xhtml": "<p>text"}, title=title))
+    assert (document.title, document.text) == (meant, "text")
+
+
+def test_entities_in_container_and_contents(read) -> None:
+    toc = (
+        "<!DOCTYPE ncx PUBLIC '-//NISO//DTD ncx 2005-1//EN' 'http://www.daisy.org/ncx.dtd'>"
+        "<ncx><navMap><navPoint><navLabel><text>A&nbsp;&ndash; B</text></navLabel>"
+        '<content src="a.xhtml"/></navPoint></navMap></ncx>'
+    )
+    items = [("a", "a.xhtml", XHTML, ""), ("n", "t.ncx", NCX, "")]
+    container = CONTAINER.replace("<rootfiles>", "<rootfiles>&nbsp;")
+    extra = {"OPS/t.ncx": toc, "META-INF/container.xml": container}
+    document = read(book({"a.xhtml": "<p>x&nbsp;&hellip;"}, items, ["a"], extra))
+    assert document.text.split() == ["x", "…"]
+    assert document.spans[0].chapter == "A – B"
+
+
+def ncx(*points: tuple[str, str]) -> str:
+    lines = "".join(
+        f'<navPoint><navLabel><text>{label}</text></navLabel><content src="{src}"/></navPoint>'
+        for label, src in points
+    )
+    pages = "<pageList><pageTarget><navLabel><text>7</text></navLabel></pageTarget></pageList>"
+    return (
+        f'<ncx xmlns="http://www.daisy.org/z3986/2005/ncx/"><navMap>{lines}</navMap>{pages}</ncx>'
+    )
+
+
+def nav(*links: tuple[str, str]) -> str:
+    lines = "".join(f'<li><a href="{href}">{label}</a></li>' for label, href in links)
+    return (
+        '<html xmlns="http://www.w3.org/1999/xhtml" xmlns:epub="http://www.idpf.org/2007/ops">'
+        '<body><nav epub:type="page-list"><ol><li><a href="a.xhtml#c2">17</a></li></ol></nav>'
+        f'<nav epub:type="toc"><ol>{lines}</ol></nav></body></html>'
+    )
+
+
+@pytest.mark.parametrize("form", ["nav", "ncx"])
+@pytest.mark.parametrize(
+    "two",
+    [
+        '<p id="c2" class="head">TWO</p>',
+        '<h2 id="c2">TWO</h2>',
+        '<section id="c2"><h2>TWO</h2></section>',
+        '<p><a id="c2"/>TWO</p>',
+        "<p><a name='c2'></a>TWO</p>",
+        '<div id="c2">\n  <p>TWO</p></div>',
+        '<table id="c2"><tr><td>TWO</td></tr></table>',
+        '<!-- <p id="c2"> --><h3 title="a > b" id="c2">TWO</h3>',
+        '<ul><li id="c2">TWO</li></ul>',
+    ],
+)
+def test_chapters_inside_a_page(read, form: str, two: str) -> None:
+    body = f'<p id="c1">ONE</p><p>The cellar key is 5519.</p>{two}<p>The attic key is 6620.</p>'
+    links = (("Chapter One", "a.xhtml#c1"), ("Chapter Two", "a.xhtml#c2"))
+    kind = XHTML if form == "nav" else NCX
+    more = 'properties="nav"' if form == "nav" else ""
+    items = [("a", "a.xhtml", XHTML, ""), ("t", "toc.x", kind, more)]
+    toc = nav(*links) if form == "nav" else ncx(*links)
+    document = read(book({"a.xhtml": body}, items, ["a"], {"OPS/toc.x": toc}))
+    text = document.text
+    assert text.replace("- ", "") == (
+        "ONE\n\nThe cellar key is 5519.\n\nTWO\n\nThe attic key is 6620."
+    )
+    chapters = {word: document.origin(text.index(word)).chapter
+                for word in ("ONE", "5519", "TWO", "6620")}  # fmt: skip
+    assert chapters == {
+        "ONE": "Chapter One", "5519": "Chapter One", "TWO": "Chapter Two", "6620": "Chapter Two",
+    }  # fmt: skip
+    assert document.origin(text.index("5519.") + len("5519.") - 1).chapter == "Chapter One"
+
+
+def test_fragments_do_not_change_the_text(read) -> None:
+    body = (
+        "<p>one <b id='x'>two</b><a id='y'/> three</p>\n"
+        "<pre id='z'>\n  a\n   b</pre><ul id='u'><li>c"
+    )
+    plain = read(book({"a.xhtml": body})).text
+    items = [("a", "a.xhtml", XHTML, ""), ("t", "t.ncx", NCX, "")]
+    marked = read(
+        book({"a.xhtml": body}, items, ["a"],
+             {"OPS/t.ncx": ncx(*((f"L{key}", f"a.xhtml#{key}") for key in "xyzu"))})
+    )  # fmt: skip
+    assert marked.text.split() == plain.split()
+    assert marked.text.startswith("one two three\n\n")
+    assert [span.chapter for span in marked.spans] == [None, "Lx", "Ly", "Lz", "Lu"]
+
+
+def test_a_label_whose_place_is_gone_names_the_page(read) -> None:
+    items = [("a", "a.xhtml", XHTML, ""), ("b", "b.xhtml", XHTML, ""), ("t", "t.ncx", NCX, "")]
+    toc = ncx(("First", "a.xhtml#nowhere"), ("Second", "b.xhtml"))
+    document = read(
+        book({"a.xhtml": "<p>x", "b.xhtml": "<p>y"}, items, ["a", "b"], {"OPS/t.ncx": toc})
+    )
+    assert [span.chapter for span in document.spans] == ["First", "Second"]
+
+
+def test_headings_below_a_label(read) -> None:
+    """Those that repeat it do not replace it; those that say more do."""
+    body = "<p>p. 4</p><h1>The Whale</h1><p>a</p><h2>Of Tails</h2><p>b</p>"
+    items = [("a", "a.xhtml", XHTML, ""), ("t", "t.ncx", NCX, "")]
+    toc = ncx(("4 The Whale", "a.xhtml"))
+    document = read(book({"a.xhtml": body}, items, ["a"], {"OPS/t.ncx": toc}))
+    assert [span.chapter for span in document.spans] == ["4 The Whale", "Of Tails"]
+
+
+def test_labels_with_markup(read) -> None:
+    label = 'Part <i>1</i><br/>The <ruby>青<rt>あお</rt></ruby> <img alt="Sea" src="x"/>'
+    items = [("a", "a.xhtml", XHTML, ""), ("t", "toc.xhtml", XHTML, 'properties="nav"')]
+    document = read(
+        book({"a.xhtml": "<p>x"}, items, ["a"], {"OPS/toc.xhtml": nav((label, "a.xhtml"))})
+    )
+    assert document.spans[0].chapter == "Part 1 The 青 Sea"
+
+
+def test_pages_outside_the_main_order_come_last_and_are_told(read) -> None:
+    items = [(key, f"{key}.xhtml", XHTML, "") for key in "abcd"]
+    spine = ['"a" linear="no"', "b", "c", "c"]
+    document = read(book({f"{key}.xhtml": f"<p>{key}" for key in "abcd"}, items, spine))
+    assert document.text == "b\n\nc\n\na\n\nd"
+    assert document.warnings == [
+        "outside the main reading order, read at the end: OPS/a.xhtml",
+        "not in the reading order, read at the end: OPS/d.xhtml",
+    ]
+
+
+def test_what_the_spine_names_in_vain(read) -> None:
+    items = [("a", "a.xhtml", XHTML, ""), ("b", "gone.xhtml", XHTML, ""),
+             ("c", "c.pdf", "application/pdf", 'fallback="d"'), ("d", "d.xhtml", XHTML, ""),
+             ("e", "e.mp3", "audio/mpeg", "")]  # fmt: skip
+    document = read(
+        book({"a.xhtml": "<p>a", "d.xhtml": "<p>d"}, items, ["a", "b", "nobody", "c", "e"])
+    )
+    assert document.text == "a\n\nd"
+    assert document.warnings == [
+        "the reading order names nobody, which is not listed",
+        "OPS/e.mp3 (audio/mpeg) was left out; it is not text",
+        "OPS/gone.xhtml is missing from the archive; left out",
+    ]
+
+
+def test_other_renditions_and_images_are_told(read) -> None:
+    second = '<rootfile full-path="other/b.opf"/></rootfiles>'
+    extra = {
+        "META-INF/container.xml": CONTAINER.replace("</rootfiles>", second),
+        "other/b.opf": package([], []),
+    }
+    body = '<p>x<img src="a.png"/><img src="b.png" alt=""/><img src="c.png" alt="C"/>'
+    document = read(book({"a.xhtml": body}, extra=extra))
+    assert document.left_out == [
+        LeftOut("image without text", 2),
+        LeftOut("other rendition of the book", 1, ("other/b.opf",)),
+    ]
+
+
+def test_without_a_container_the_one_package_is_read(read) -> None:
+    data = archive(
+        {
+            "mimetype": "application/epub+zip",
+            "x/p.opf": package([("a", "a.xhtml", XHTML, "")], ["a"]),
+            "x/a.xhtml": page("<p>text"),
+        }
+    )
+    document = read(data)
+    assert document.text == "text"
+    assert document.warnings == ["META-INF/container.xml is missing; x/p.opf is read"]
+
+
+def test_drm_on_a_name_spelt_otherwise(read) -> None:
+    rights = (
+        '<encryption xmlns:e="http://www.w3.org/2001/04/xmlenc#"><e:EncryptedData>'
+        '<e:EncryptionMethod Algorithm="http://www.w3.org/2001/04/xmlenc#aes256-cbc"/>'
+        '<e:CipherData><e:CipherReference URI="ops/A.xhtml"/></e:CipherData></e:EncryptedData>'
+        "</encryption>"
+    )
+    with pytest.raises(UnsupportedFormat, match="DRM"):
+        read(epub({"a.xhtml": "<p>noise"}, {"META-INF/encryption.xml": rights}))
+
+
+def unpack(folder: Path, data: bytes) -> None:
+    path = folder.with_suffix(".zip")
+    path.write_bytes(data)
+    with Archive(str(path), "x", Limits()) as opened:
+        for name in opened.names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(opened.read(name))
+    path.unlink()
+
+
+def test_an_unpacked_book_is_one_book(tmp_path: Path) -> None:
+    folder = tmp_path / "Book.epub"
+    unpack(folder, epub({"z.xhtml": "<h1>One</h1><p>first", "a.xhtml": "<p>second"}))
+    (folder / "notes.txt").write_text("mine")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("ref")
+    for source in (str(folder), str(tmp_path), str(tmp_path / "*.epub")):
+        (document,) = read_sources([source]).documents
+        assert (document.source, document.kind) == (str(folder), "epub")
+        assert document.text == "One\n\nfirst\n\nsecond"
+        assert document.left_out == [LeftOut("file beside the book's own", 1, ("notes.txt",))]
+    (listed,) = list_sources([str(folder)])
+    assert (listed.kind, listed.reason) == ("epub", None)
+
+
+def test_an_unpacked_book_reads_nothing_outside_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "book"
+    unpack(folder, book({}, [("a", "../../secret.xhtml", XHTML, ""), ("b", "b.xhtml", XHTML, "")]))
+    (tmp_path / "secret.xhtml").write_text(page("<p>secret"))
+    (folder / "OPS" / "b.xhtml").symlink_to(tmp_path / "secret.xhtml")
+    with pytest.raises(Unreadable, match="is missing"):
+        read_sources([str(folder)])
