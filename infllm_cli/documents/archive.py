@@ -45,6 +45,7 @@ class Members:
         self.limits = limits
         self.budget = limits.archive_bytes
         self.names: list[str] = []
+        self.repeated: list[str] = []  # names that several members have
         self._folded: list[dict[str, str]] = []
 
     def __enter__(self) -> Members:
@@ -119,7 +120,13 @@ class Archive(Members):
             ) from error
         entries = self.zip.infolist()
         self._check_count(len(entries))
-        members = {_name(entry): entry for entry in entries if not entry.is_dir()}
+        members: dict[str, zipfile.ZipInfo] = {}
+        for entry in entries:
+            if not entry.is_dir():
+                name = _name(entry)
+                if name in members and name not in self.repeated:
+                    self.repeated.append(name)
+                members[name] = entry
         prefix = _wrapper(members)
         self.members = {name.removeprefix(prefix): entry for name, entry in members.items()}
         self.names = list(self.members)
@@ -167,12 +174,12 @@ class Folder(Members):
 
 def _files(folder: str) -> Iterator[str]:
     """Names of the regular files in a folder, with forward slashes."""
-    for path, folders, _ in os.walk(folder):
+    for path, folders, files in os.walk(folder):
         folders[:] = sorted(set(folders) - VERSION_CONTROL)
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_file(follow_symlinks=False):
-                    yield os.path.relpath(entry.path, folder).replace(os.sep, "/")
+        for file in files:
+            whole = os.path.join(path, file)
+            if os.path.isfile(whole) and not os.path.islink(whole):
+                yield os.path.relpath(whole, folder).replace(os.sep, "/")
 
 
 def is_unpacked_book(folder: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
@@ -12,6 +13,8 @@ from infllm.cli.documents.errors import Unreadable
 from infllm.cli.documents.xmltree import local, parse_damaged_xml
 
 PACKAGE_RELATIONS = "_rels/.rels"
+CONTENT_TYPES = "[Content_Types].xml"
+MAIN_TYPE = re.compile(r"(?:wordprocessingml|ms-word)\..{0,80}main\+xml$")
 USUAL_MAIN = "word/document.xml"
 MAIN = "officeDocument"
 OTHER_FORMATS = ("xl/", "ppt/", "visio/")
@@ -28,18 +31,28 @@ class Relation:
 
 
 def main_part(archive: Members) -> str | None:
-    """The Word document inside a package, by its relations, else by its usual name."""
-    relations = archive.find(PACKAGE_RELATIONS)
-    if relations is not None:
-        try:
-            root, _ = parse_damaged_xml(archive.read(relations), archive.source, relations)
-        except Unreadable:
-            root = None  # damaged: the usual name decides
-        for relation in _relations(root, "") if root is not None else ():
-            found = archive.find(relation.target) if relation.kind == MAIN else None
-            if found is not None:
-                return None if found.lower().startswith(OTHER_FORMATS) else found
-    return archive.find(USUAL_MAIN)
+    """The Word document inside a package: by its relations, its usual name, or its type."""
+    relations = _root(archive, PACKAGE_RELATIONS)
+    for relation in _relations(relations, "") if relations is not None else ():
+        found = archive.find(relation.target) if relation.kind == MAIN else None
+        if found is not None:
+            return None if found.lower().startswith(OTHER_FORMATS) else found
+    usual = archive.find(USUAL_MAIN)
+    types = _root(archive, CONTENT_TYPES) if usual is None else None
+    for element in types.iter() if types is not None else ():
+        if MAIN_TYPE.search(element.get("ContentType", "")):
+            usual = usual or archive.find(element.get("PartName", "").lstrip("/"))
+    return usual
+
+
+def _root(archive: Members, name: str) -> Element | None:
+    """Root of a part that other ways may stand in for where it is damaged or missing."""
+    found = archive.find(name)
+    try:
+        data = archive.read(found) if found is not None else b""
+        return parse_damaged_xml(data, archive.source, name)[0]
+    except Unreadable:
+        return None
 
 
 class Package:
@@ -48,7 +61,9 @@ class Package:
     def __init__(self, archive: Members, main: str):
         self.archive = archive
         self.main = main
-        self.warnings: list[str] = []
+        self.warnings = [
+            f"several members have the name {name}; the last is read" for name in archive.repeated
+        ]
         self._relations: dict[str, dict[str, Relation]] = {}
         self.has_relations = archive.find(_relations_name(main)) is not None
 

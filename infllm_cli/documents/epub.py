@@ -38,8 +38,8 @@ def read_epub(archive: Members) -> Document:
         raise Unreadable(f"{source}: an EPUB whose package lists no pages (empty spine)")
     _refuse_drm(book, {page.member for page in pages if page.member is not None})
     reading = _Reading(book)
-    for page in pages:
-        reading.add(page)
+    with_text = {page.name for page in pages if reading.add(page)}
+    book.tell_order(with_text)
     body, spans = reading.out.finish()
     if not body.strip():
         if reading.failure is not None:
@@ -80,26 +80,27 @@ class _Reading:
         self.hidden = 0
         self.chapter: str | None = None
 
-    def add(self, page: Item) -> None:
+    def add(self, page: Item) -> bool:
+        """Whether there was text on the page."""
         text = self._text(page)
         if text is None:
-            return
+            return False
         for image in IMAGE.finditer(text):
             if not ALT.search(image[1]):
                 self.tally.add("image without text")
         labels = dict(self.labels.get(page.member or "", {}))
         text, found = mark_places(text, labels)
         # A label whose place is gone belongs to the page.
-        missing = [label for label in labels.values() if label not in found]
-        label = labels.get("") or (missing[0] if missing and "" not in labels else None)
+        there = set(found)
+        label = labels.get("") or next((one for one in labels.values() if one not in there), None)
         if self.out.length:
             self.out.add("\n\n", chapter=self.chapter)
         before = self.out.length
         inner = ChapterBuilder(self.out, found, self.chapter, label)
         facts = extract_html(text, inner, xml=True, lines=False, chapter=inner.chapter)
         self.hidden += facts.hidden
-        if self.out.length > before or label is not None:
-            self.chapter = inner.chapter
+        self.chapter = inner.chapter
+        return self.out.length > before
 
     def _text(self, page: Item) -> str | None:
         try:

@@ -11,9 +11,10 @@ from infllm.cli.documents.words import words
 # Noncharacters, which no text holds; such as are there all the same are taken away first.
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
 NONCHARACTERS = re.compile(f"[{OPEN}{CLOSE}]")
-MARK = re.compile(f"{OPEN}([0-9]+){CLOSE}")
+MARK = re.compile(f"{OPEN}([0-9]{{1,6}}){CLOSE}")
 COMMENT_OR_TAG = re.compile(
-    r"""<!--.*?(?:-->|\Z)|<([a-zA-Z][^\s<>/"']*)((?:[^<>"']|"[^"<]*"|'[^'<]*')*)>""", re.S
+    r"""<!--.*?(?:-->|\Z)|<([a-zA-Z][^\s<>/"']*)(?![^\s<>/"'])((?:[^<>"']|"[^"<]*"|'[^'<]*')*)>""",
+    re.S,
 )
 ID = re.compile(r"""(?<![\w:.-])(xml:id|id|name)\s{0,8}=\s{0,8}(?:"([^"]*)"|'([^']*)')""")
 NOT_WORD = re.compile(r"\W+")
@@ -87,6 +88,8 @@ class ChapterBuilder(SpanBuilder):
                 self.chapter, self.label = chapter, None
         begin = 0
         for mark in MARK.finditer(text):
+            if int(mark[1]) >= len(self.labels):
+                continue  # the page spells one itself, by character references
             self._pass(text[begin : mark.start()])
             begin = mark.end()
             self.chapter = self.label = self.labels[int(mark[1])]

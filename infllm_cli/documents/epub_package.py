@@ -58,6 +58,12 @@ class Book:
         self.archive = archive
         self.warnings: list[str] = []
         self.other_renditions: list[str] = []
+        self.aside: list[Item] = []
+        self.loose: list[Item] = []
+        if archive.repeated:
+            self.warnings.append(
+                f"several members have the name {_some(archive.repeated)}; the last is read"
+            )
         self.package_name = self._package_name()
         self.package = parse_xml(archive.read(self.package_name), archive.source, self.package_name)
         self.folder = posixpath.dirname(self.package_name)
@@ -120,16 +126,18 @@ class Book:
             self.warnings.append(f"{_some(skipped)} was left out; it is not text")
         if not linear:  # everything is aside: then that is the order
             linear, aside = aside, []
-        loose = _distinct(loose, seen) if linear else []
-        if aside:
-            self.warnings.append(
-                f"outside the main reading order, read at the end: {_some(p.name for p in aside)}"
-            )
-        if loose:
-            self.warnings.append(
-                f"not in the reading order, read at the end: {_some(page.name for page in loose)}"
-            )
-        return [*linear, *aside, *loose]
+        self.aside, self.loose = aside, _distinct(loose, seen)
+        return [*linear, *self.aside, *self.loose]
+
+    def tell_order(self, with_text: set[str]) -> None:
+        """Warn of pages that are read at the end; of those ``with_text``, not of bare covers."""
+        for where, pages in (
+            ("outside the main reading order", self.aside),
+            ("not in the reading order", self.loose),
+        ):
+            names = [page.name for page in pages if page.name in with_text]
+            if names:
+                self.warnings.append(f"{where}, read at the end: {_some(names)}")
 
     def strangers(self) -> list[str]:
         """Members that belong neither to this package nor to the archive's own files."""
@@ -229,7 +237,6 @@ def _distinct(pages: list[Item], seen: set[str]) -> list[Item]:
     return found
 
 
-def _some(names: object) -> str:
-    listed = list(names)  # type: ignore[call-overload]
-    more = f" and {len(listed) - SKIPPED_NAMES} more" if len(listed) > SKIPPED_NAMES else ""
-    return ", ".join(listed[:SKIPPED_NAMES]) + more
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SKIPPED_NAMES} more" if len(names) > SKIPPED_NAMES else ""
+    return ", ".join(names[:SKIPPED_NAMES]) + more

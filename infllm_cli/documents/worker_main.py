@@ -58,7 +58,7 @@ class Parser:
             other = _archive_format(archive)
             if other is not None:
                 raise unsupported(source, other)
-            if main_part(archive) is not None:
+            if main_part(archive) or any(name.startswith("word/") for name in archive.names):
                 return _answer(read_docx(archive))
             raise unsupported(source, "a zip archive")
 

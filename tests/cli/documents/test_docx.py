@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from infllm.cli.documents import Document, LeftOut, NoText, Unreadable, read_sources
+from infllm.cli.documents import (
+    Document,
+    LeftOut,
+    LimitExceeded,
+    NoText,
+    Unreadable,
+    read_sources,
+)
 from infllm.cli.documents.archive import Archive
 from infllm.cli.documents.docx import read_docx
 from infllm.cli.documents.limits import Limits
@@ -219,6 +226,33 @@ def test_the_main_part_by_the_package(tmp_path: Path, main: str, kinds: str) -> 
         archive({"_rels/.rels": relations({"officeDocument": f"/{main}"}, kinds), main: body})
     )
     assert read_sources([str(path)]).text == "found"
+
+
+def test_the_main_part_by_its_type(tmp_path: Path) -> None:
+    path = tmp_path / "a.docm"
+    kind = "application/vnd.ms-word.document.macroEnabled.main+xml"
+    body = f"<w:document {NAMESPACES}><w:body>{p('found')}</w:body></w:document>"
+    types = f'<Types><Override PartName="/word/x.xml" ContentType="{kind}"/></Types>'
+    path.write_bytes(archive({"[Content_Types].xml": types, "word/x.xml": body}))
+    assert read_sources([str(path)]).text == "found"
+    path.write_bytes(archive({"[Content_Types].xml": types, "word/styles.xml": "<x/>"}))
+    with pytest.raises(Unreadable, match="main part is missing"):
+        read_sources([str(path)])
+
+
+@pytest.mark.parametrize("nest", [table, control])
+def test_deep_nesting_ends_in_text_or_a_typed_error(tmp_path: Path, nest) -> None:
+    for depth, whole in ((50, True), (5000, False)):
+        body = p("inmost")
+        for _ in range(depth):
+            body = nest((body, "x")) if nest is table else nest(body)
+        path = tmp_path / "a.docx"
+        path.write_bytes(word(body))
+        if whole:
+            assert read_sources([str(path)]).text.count("inmost") == 1
+        else:
+            with pytest.raises((Unreadable, LimitExceeded)):
+                read_sources([str(path)])
 
 
 def test_strict_namespaces(read) -> None:

@@ -1,5 +1,6 @@
 """EPUB: names however spelt, XML that is almost XML, chapters by the table of contents."""
 
+import time
 import unicodedata
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from infllm.cli.documents import (
 )
 from infllm.cli.documents.archive import Archive
 from infllm.cli.documents.epub import read_epub
+from infllm.cli.documents.epub_chapters import mark_places
 from infllm.cli.documents.limits import Limits
 from tests.cli.documents.make import CONTAINER, archive, epub, page
 
+SECONDS = 20  # a bound against hanging, not a measurement
 XHTML = "application/xhtml+xml"
 NCX = "application/x-dtbncx+xml"
 
@@ -273,6 +276,18 @@ def test_headings_below_a_label(read) -> None:
     assert [span.chapter for span in document.spans] == ["4 The Whale", "Of Tails"]
 
 
+def test_marks_spelt_by_the_page_itself_are_text(read) -> None:
+    body = "<p>a\ufdd00\ufdd1b&#xFDD0;0&#xFDD1;c&#xFDD0;99999999&#xFDD1;d</p>"
+    assert read(book({"a.xhtml": body})).text.startswith("a0b")
+
+
+@pytest.mark.parametrize("piece", ["<a ", "<a", "<!--", "<p id='", '<p id="x" ', "a"])
+def test_no_page_takes_long_to_mark(piece: str) -> None:
+    started = time.monotonic()
+    mark_places("<" + piece * 100_000, {"x": "X"})
+    assert time.monotonic() - started < SECONDS
+
+
 def test_labels_with_markup(read) -> None:
     label = 'Part <i>1</i><br/>The <ruby>青<rt>あお</rt></ruby> <img alt="Sea" src="x"/>'
     items = [("a", "a.xhtml", XHTML, ""), ("t", "toc.xhtml", XHTML, 'properties="nav"')]
@@ -291,6 +306,13 @@ def test_pages_outside_the_main_order_come_last_and_are_told(read) -> None:
         "outside the main reading order, read at the end: OPS/a.xhtml",
         "not in the reading order, read at the end: OPS/d.xhtml",
     ]
+
+
+def test_a_cover_outside_the_order_is_no_matter(read) -> None:
+    items = [("c", "cover.xhtml", XHTML, ""), ("b", "b.xhtml", XHTML, "")]
+    pages = {"cover.xhtml": '<img src="c.png" alt=""/>', "b.xhtml": "<p>b"}
+    document = read(book(pages, items, ['"c" linear="no"', "b"]))
+    assert (document.text.strip(), document.warnings) == ("b", [])
 
 
 def test_what_the_spine_names_in_vain(read) -> None:
