@@ -10,7 +10,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from typing import IO
 from urllib.parse import unquote
 
 from infllm.cli.documents.errors import LimitExceeded, Unreadable, UnsupportedFormat
@@ -75,7 +75,7 @@ class Members:
                 return found
         return None
 
-    def _collect(self, name: str, file: BinaryIO, packed: int) -> bytes:
+    def _collect(self, name: str, file: IO[bytes], packed: int) -> bytes:
         blocks: list[bytes] = []
         size = 0
         while block := file.read(BLOCK):
@@ -144,7 +144,7 @@ class Archive(Members):
             )
         try:
             with self.zip.open(entry) as member:
-                return self._collect(name, member, entry.compress_size)  # type: ignore[arg-type]
+                return self._collect(name, member, entry.compress_size)
         except DAMAGE as error:
             raise Unreadable(
                 f"{self.source}: archive member {name} is damaged ({error})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
@@ -61,16 +61,26 @@ class Story:
         )
         self.carried = Paragraph()  # of a paragraph whose end was deleted: it runs into the next
 
-    def blocks(self, container: Element) -> Iterator[Block]:
+    def blocks(self, container: Iterable[Element]) -> Iterator[Block]:
+        yield from self._walk(container)
+        yield from self._end_carried()
+
+    def _end_carried(self) -> Iterator[Block]:
+        """A paragraph that was to run into a next one, where none follows."""
+        paragraph, self.carried = self.carried, Paragraph()
+        yield from self._finished(paragraph, "", None)
+
+    def _walk(self, container: Iterable[Element]) -> Iterator[Block]:
         for element in container:
             tag = local(element.tag)
             if tag == "p":
                 yield from self._paragraph(element)
             elif tag == "tbl":
+                yield from self._end_carried()
                 yield from self._table(element)
             elif tag == "AlternateContent":
                 for one in chosen(element):
-                    yield from self.blocks([one])  # type: ignore[arg-type]
+                    yield from self._walk([one])
             elif tag == "altChunk":
                 relation = attribute(element, "id") or ""
                 yield Block(imported_text(self.context.package, self.part, relation))
@@ -78,16 +88,16 @@ class Story:
                 yield Block("", section=element)
             elif tag in ("r", "hyperlink", "oMath", "oMathPara"):  # damaged, or an equation
                 paragraph = Paragraph()
-                self.inline.read([element], None, paragraph)  # type: ignore[arg-type]
+                self.inline.read([element], None, paragraph)
                 yield from self._finished(paragraph, "", None)
             elif tag in ("del", "moveFrom"):
                 self.inline.removed += 1
-                yield from self.blocks(element)
+                yield from self._walk(element)
                 self.inline.removed -= 1
             elif tag not in NO_TEXT:
-                yield from self.blocks(element)
+                yield from self._walk(element)
 
-    def text(self, container: Element) -> str:
+    def text(self, container: Iterable[Element]) -> str:
         """All blocks as lines."""
         return "\n".join(block.text for block in self.blocks(container) if block.text.strip())
 
@@ -156,7 +166,7 @@ class Story:
                 yield row
 
     def _drop(self, row: Element, what: str) -> None:
-        text = "".join(t.text or "" for t in row.iter() if local(t.tag) in ("t", "delText"))
+        text = " ".join(t.text or "" for t in row.iter() if local(t.tag) in ("t", "delText"))
         if text.strip():
             self.context.tally.add(what, text)
 
@@ -177,7 +187,7 @@ class Story:
                 inner = [self._row(cells, notes) for cells in rows]
                 pieces.append(f"[{'; '.join(row for row in inner if row.strip(' |'))}]")
                 continue
-            for block in self.blocks([element]):  # type: ignore[arg-type]
+            for block in self.blocks([element]):
                 (notes if block.note else pieces).append(block.text)
         return " ".join(piece for piece in pieces if piece not in ("", "[]"))
 
@@ -187,7 +197,7 @@ class Story:
         return graphic_text(root) if root is not None else ""
 
 
-def _parts(element: Element, tag: str) -> Iterator[Element]:
+def _parts(element: Iterable[Element], tag: str) -> Iterator[Element]:
     """Rows of a table or cells of a row, also those inside content controls and changes."""
     for one in element:
         name = local(one.tag)
@@ -195,7 +205,7 @@ def _parts(element: Element, tag: str) -> Iterator[Element]:
             yield one
         elif name == "AlternateContent":
             for choice in chosen(one):
-                yield from _parts([choice], tag)  # type: ignore[arg-type]
+                yield from _parts([choice], tag)
         elif name not in NO_TEXT and name not in ("p", "tbl", "tc", "tr"):
             yield from _parts(one, tag)
 

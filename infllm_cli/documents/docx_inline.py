@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element
 
@@ -87,7 +87,7 @@ class Inline:
         self.fields: list[_Field] = []
         self.field_marks = _matched_fields(root)
 
-    def read(self, element: Element, style_id: str | None, into: Paragraph) -> None:
+    def read(self, element: Iterable[Element], style_id: str | None, into: Paragraph) -> None:
         """Append what a paragraph shows."""
         for one in element:
             self._one(one, style_id, into)

@@ -140,6 +140,12 @@ def test_tracked_changes_as_accepted(read) -> None:
     assert document.left_out == [LeftOut("deleted text (tracked change)", 1, ("Old",))]
 
 
+def test_a_paragraph_whose_end_was_deleted_is_kept_where_none_follows(read) -> None:
+    joined = p("kept", properties="<w:rPr><w:del/></w:rPr>")
+    assert read(word(joined)).text == "kept"
+    assert read(word(joined + table(("a", joined)) + p("z"))).text == "kept\n\na | kept\n\nz"
+
+
 def test_text_moved_to_nowhere_is_told(read) -> None:
     document = read(word(p("kept") + p(f"<w:moveFrom>{t('gone')}</w:moveFrom>")))
     assert document.left_out == [LeftOut("deleted text (tracked change)", 1, ("gone",))]
