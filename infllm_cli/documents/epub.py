@@ -8,11 +8,11 @@ from infllm.cli.documents.archive import Folder, Members
 from infllm.cli.documents.document import Document, SpanBuilder
 from infllm.cli.documents.epub_chapters import ChapterBuilder, mark_places
 from infllm.cli.documents.epub_contents import read_contents
-from infllm.cli.documents.epub_package import Book, Item, is_book
+from infllm.cli.documents.epub_package import SOUND_COPY, Book, Item, is_book
 from infllm.cli.documents.errors import NoText, Unreadable, UnsupportedFormat
 from infllm.cli.documents.html import decode_html, extract_html
 from infllm.cli.documents.tally import Tally
-from infllm.cli.documents.xmltree import local, parse_xml
+from infllm.cli.documents.xmltree import local, parse_damaged_xml
 
 __all__ = ["is_book", "read_epub"]
 
@@ -35,7 +35,7 @@ def read_epub(archive: Members) -> Document:
     book = Book(archive)
     pages = book.reading_order()
     if not pages:
-        raise Unreadable(f"{source}: an EPUB whose package lists no pages (empty spine)")
+        raise Unreadable(f"{source}: {book.why_empty()}", SOUND_COPY)
     _refuse_drm(book, {page.member for page in pages if page.member is not None})
     reading = _Reading(book)
     with_text = {page.name for page in pages if reading.add(page)}
@@ -130,8 +130,13 @@ def _refuse_drm(book: Book, pages: set[str]) -> None:
     protected: set[str | None] = set()
     encryption = archive.find(ENCRYPTION)
     if encryption is not None:
-        root = parse_xml(archive.read(encryption), archive.source, encryption)
-        for entry in root.iter():
+        try:
+            root, fault = parse_damaged_xml(archive.read(encryption), archive.source, encryption)
+        except Unreadable as error:
+            root, fault = None, error.message.removeprefix(f"{archive.source}: ")
+        if fault is not None:
+            book.warnings.append(f"what is encrypted is not known: {fault}")
+        for entry in root.iter() if root is not None else ():
             if local(entry.tag) != "EncryptedData":
                 continue
             method = next((e for e in entry.iter() if local(e.tag) == "EncryptionMethod"), None)

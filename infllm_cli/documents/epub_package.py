@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 
 from infllm.cli.documents.archive import Members
 from infllm.cli.documents.errors import Unreadable
-from infllm.cli.documents.xmltree import local, parse_xml
+from infllm.cli.documents.xmltree import local, parse_damaged_xml, parse_xml
 
 CONTAINER = "META-INF/container.xml"
 MIMETYPE = "mimetype"
@@ -26,7 +26,8 @@ PAGE_TYPES = frozenset(
     }
 )
 PAGE_NAMES = (".xhtml", ".html", ".htm", ".xht")
-SKIPPED_NAMES = 3  # how many a warning tells
+SOUND_COPY = "Give a sound copy of the book."
+NAMES_TOLD = 3  # how many a warning tells
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,19 @@ class Book:
         self.other_renditions: list[str] = []
         self.aside: list[Item] = []
         self.loose: list[Item] = []
+        self.skipped: list[str] = []  # where the spine holds nothing but what is not text
         if archive.repeated:
             self.warnings.append(
                 f"several members have the name {_some(archive.repeated)}; the last is read"
             )
         self.package_name = self._package_name()
-        self.package = parse_xml(archive.read(self.package_name), archive.source, self.package_name)
+        self.package, fault = parse_damaged_xml(
+            archive.read(self.package_name), archive.source, self.package_name
+        )
+        if fault is not None:
+            self.warnings.append(
+                f"{self.package_name} is damaged ({fault}); what it lists after that is left out"
+            )
         self.folder = posixpath.dirname(self.package_name)
         self.items: list[Item] = []
         self.by_id: dict[str, Item] = {}
@@ -120,6 +128,9 @@ class Book:
         if not linear and not aside and loose:
             self.warnings.append("the package gives no reading order; pages are read as listed")
             return _distinct(loose, seen)
+        if not linear and not aside:
+            self.skipped = skipped
+            return []
         if unknown:
             self.warnings.append(f"the reading order names {_some(unknown)}, which is not listed")
         if skipped:
@@ -128,6 +139,11 @@ class Book:
             linear, aside = aside, []
         self.aside, self.loose = aside, _distinct(loose, seen)
         return [*linear, *self.aside, *self.loose]
+
+    def why_empty(self) -> str:
+        if self.skipped:
+            return f"the pages in its reading order are not text: {_some(self.skipped)}"
+        return "an EPUB whose package lists no pages (empty spine)"
 
     def tell_order(self, with_text: set[str]) -> None:
         """Warn of pages that are read at the end; of those ``with_text``, not of bare covers."""
@@ -194,7 +210,7 @@ class Book:
                 failure = error.message.removeprefix(f"{self.archive.source}: ")
         packages = [name for name in self.archive.names if name.lower().endswith(".opf")]
         if len(packages) != 1:
-            raise Unreadable(f"{self.archive.source}: {failure}", "Give a sound copy of the book.")
+            raise Unreadable(f"{self.archive.source}: {failure}", SOUND_COPY)
         self.warnings.append(f"{failure}; {packages[0]} is read")
         return packages[0]
 
@@ -238,5 +254,5 @@ def _distinct(pages: list[Item], seen: set[str]) -> list[Item]:
 
 
 def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SKIPPED_NAMES} more" if len(names) > SKIPPED_NAMES else ""
-    return ", ".join(names[:SKIPPED_NAMES]) + more
+    more = f" and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else ""
+    return ", ".join(names[:NAMES_TOLD]) + more

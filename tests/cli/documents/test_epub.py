@@ -357,6 +357,26 @@ def test_without_a_container_the_one_package_is_read(read) -> None:
     assert document.warnings == ["META-INF/container.xml is missing; x/p.opf is read"]
 
 
+def test_what_a_damaged_package_still_lists_is_read(read) -> None:
+    items = [("a", "a.xhtml", XHTML, ""), ("b", "b.xhtml", XHTML, "")]
+    cut = package(items, ["b", "a"]).rpartition("<itemref")[0]
+    document = read(book({"a.xhtml": "<p>a", "b.xhtml": "<p>b"}, extra={"OPS/book.opf": cut}))
+    assert document.text == "b\n\na"
+    assert document.warnings[0].startswith("OPS/book.opf is damaged (no element found")
+    assert document.warnings[1] == "not in the reading order, read at the end: OPS/a.xhtml"
+
+
+def test_a_spine_without_text_is_told_by_name(read) -> None:
+    with pytest.raises(Unreadable, match=r"are not text: OPS/a.mp3 \(audio/mpeg\)"):
+        read(book({}, [("a", "a.mp3", "audio/mpeg", "")]))
+
+
+def test_a_damaged_list_of_what_is_encrypted(read) -> None:
+    document = read(epub({"a.xhtml": "<p>text"}, {"META-INF/encryption.xml": "<encryption><x"}))
+    assert document.text == "text"
+    assert document.warnings[0].startswith("what is encrypted is not known")
+
+
 def test_drm_on_a_name_spelt_otherwise(read) -> None:
     rights = (
         '<encryption xmlns:e="http://www.w3.org/2001/04/xmlenc#"><e:EncryptedData>'
