@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO
 from urllib.parse import unquote
 
-from infllm.cli.documents.errors import LimitExceeded, Unreadable, UnsupportedFormat
+from infllm.cli.documents.errors import COPY_AGAIN, LimitExceeded, Unreadable, UnsupportedFormat
 from infllm.cli.documents.limits import MIB, Limits
 
 BLOCK = 1 * MIB
@@ -116,7 +116,7 @@ class Archive(Members):
         except DAMAGE as error:
             raise Unreadable(
                 f"{source}: damaged archive, its directory cannot be read ({error})",
-                "Download or copy the file again.",
+                COPY_AGAIN,
             ) from error
         entries = self.zip.infolist()
         self._check_count(len(entries))
@@ -137,7 +137,7 @@ class Archive(Members):
     def read(self, name: str) -> bytes:
         entry = self.members.get(name)
         if entry is None:
-            raise Unreadable(f"{self.source}: {name} is missing from the archive")
+            raise Unreadable(f"{self.source}: {name} is missing from the archive", COPY_AGAIN)
         if entry.flag_bits & ENCRYPTED:
             raise UnsupportedFormat(
                 f"{self.source}: {name} is encrypted", "Remove the protection where it was bought."
@@ -147,7 +147,7 @@ class Archive(Members):
                 return self._collect(name, member, entry.compress_size)
         except DAMAGE as error:
             raise Unreadable(
-                f"{self.source}: archive member {name} is damaged ({error})"
+                f"{self.source}: archive member {name} is damaged ({error})", COPY_AGAIN
             ) from error
 
 
@@ -164,12 +164,14 @@ class Folder(Members):
 
     def read(self, name: str) -> bytes:
         if name not in self.names:
-            raise Unreadable(f"{self.source}: {name} is missing from the folder")
+            raise Unreadable(f"{self.source}: {name} is missing from the folder", COPY_AGAIN)
         try:
             with open(os.path.join(self.path, *name.split("/")), "rb") as file:
                 return self._collect(name, file, self.limits.archive_bytes)
         except OSError as error:
-            raise Unreadable(f"{self.source}: {name}: {error.strerror}") from error
+            raise Unreadable(
+                f"{self.source}: {name}: {error.strerror}", "Check its permissions."
+            ) from error
 
 
 def _files(folder: str) -> Iterator[str]:

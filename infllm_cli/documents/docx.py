@@ -13,7 +13,7 @@ from infllm.cli.documents.docx_numbering import Numbering
 from infllm.cli.documents.docx_package import Package, main_part
 from infllm.cli.documents.docx_styles import attribute, child, is_on, read_styles
 from infllm.cli.documents.encoding import clean
-from infllm.cli.documents.errors import NoText, Unreadable
+from infllm.cli.documents.errors import COPY_AGAIN, NoText, Unreadable
 from infllm.cli.documents.tally import Tally
 from infllm.cli.documents.xmltree import local, parse_damaged_xml
 
@@ -31,7 +31,7 @@ def read_docx(archive: Members) -> Document:
     source = archive.source
     main = main_part(archive)
     if main is None:
-        raise Unreadable(f"{source}: a Word document whose main part is missing")
+        raise Unreadable(f"{source}: a Word document whose main part is missing", COPY_AGAIN)
     root, fault = parse_damaged_xml(archive.read(main), source, main)
     package = Package(archive, main)
     if fault is not None:
@@ -60,7 +60,10 @@ def read_docx(archive: Members) -> Document:
     left_out = context.tally.left_out()
     if not body:
         lost = "; ".join([*warnings, *(f"{one.count} {one.what}" for one in left_out)])
-        raise NoText(f"{source}: a Word document without text" + (f" ({lost})" if lost else ""))
+        raise NoText(
+            f"{source}: a Word document without text" + (f" ({lost})" if lost else ""),
+            "If it holds scanned pages, export it as PDF and run OCR, e.g. ocrmypdf.",
+        )
     return Document(
         source,
         "docx",

@@ -24,6 +24,8 @@ NO_TEXT = words(
     bookmarkStart bookmarkEnd commentRangeStart commentRangeEnd fldData ffData rubyPr"""
 )
 BREAKS = {"tab": "\t", "ptab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-", "softHyphen": ""}
+# Programs put a picture's file there where its author wrote nothing.
+FILE_NAME = re.compile(r"^\S+\.(?:png|jpe?g|gif|bmp|tiff?|emf|wmf|svg|webp)\s*$", re.I)
 PAGE_NUMBER = re.compile(r"\s*(?:PAGE|NUMPAGES|SECTIONPAGES)\b", re.I)
 
 SUPERSCRIPTS = str.maketrans("0123456789+-−=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿ")
@@ -248,7 +250,7 @@ class Inline:
                 boxes += 1
             elif tag == "docPr" or tag in ("shape", "cNvPr"):
                 text = attribute(element, "descr") or attribute(element, "alt") or ""
-                if text.strip() and text not in alternatives:
+                if text.strip() and text not in alternatives and not FILE_NAME.search(text):
                     alternatives.append(text)
             elif tag == "textpath":
                 self._put(attribute(element, "string") or "", _Look(), into)

@@ -8,8 +8,8 @@ from infllm.cli.documents.archive import Folder, Members
 from infllm.cli.documents.document import Document, SpanBuilder
 from infllm.cli.documents.epub_chapters import ChapterBuilder, mark_places
 from infllm.cli.documents.epub_contents import read_contents
-from infllm.cli.documents.epub_package import SOUND_COPY, Book, Item, is_book
-from infllm.cli.documents.errors import NoText, Unreadable, UnsupportedFormat
+from infllm.cli.documents.epub_package import Book, Item, is_book
+from infllm.cli.documents.errors import COPY_AGAIN, NoText, Unreadable, UnsupportedFormat
 from infllm.cli.documents.html import decode_html, extract_html
 from infllm.cli.documents.tally import Tally
 from infllm.cli.documents.xmltree import local, parse_damaged_xml
@@ -35,7 +35,7 @@ def read_epub(archive: Members) -> Document:
     book = Book(archive)
     pages = book.reading_order()
     if not pages:
-        raise Unreadable(f"{source}: {book.why_empty()}", SOUND_COPY)
+        raise Unreadable(f"{source}: {book.why_empty()}", COPY_AGAIN)
     _refuse_drm(book, {page.member for page in pages if page.member is not None})
     reading = _Reading(book)
     with_text = {page.name for page in pages if reading.add(page)}
@@ -105,7 +105,9 @@ class _Reading:
     def _text(self, page: Item) -> str | None:
         try:
             if page.member is None:
-                raise Unreadable(f"{self.source}: {page.name} is missing from the archive")
+                raise Unreadable(
+                    f"{self.source}: {page.name} is missing from the archive", COPY_AGAIN
+                )
             data = self.book.archive.read(page.member)
         except Unreadable as error:
             self._lose(error)

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from xml.etree.ElementTree import Element
 
 from infllm.cli.documents.archive import Members
-from infllm.cli.documents.errors import Unreadable
+from infllm.cli.documents.errors import COPY_AGAIN, Unreadable
 from infllm.cli.documents.xmltree import local, parse_damaged_xml, parse_xml
 
 CONTAINER = "META-INF/container.xml"
@@ -26,7 +26,6 @@ PAGE_TYPES = frozenset(
     }
 )
 PAGE_NAMES = (".xhtml", ".html", ".htm", ".xht")
-SOUND_COPY = "Give a sound copy of the book."
 NAMES_TOLD = 3  # how many a warning tells
 
 
@@ -210,7 +209,7 @@ class Book:
                 failure = error.message.removeprefix(f"{self.archive.source}: ")
         packages = [name for name in self.archive.names if name.lower().endswith(".opf")]
         if len(packages) != 1:
-            raise Unreadable(f"{self.archive.source}: {failure}", SOUND_COPY)
+            raise Unreadable(f"{self.archive.source}: {failure}", COPY_AGAIN)
         self.warnings.append(f"{failure}; {packages[0]} is read")
         return packages[0]
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from infllm.cli.documents.encoding import BYTE_ORDER_MARKS
-from infllm.cli.documents.errors import Unreadable
+from infllm.cli.documents.errors import COPY_AGAIN, Unreadable
 
 DECLARED_ENCODING = re.compile(
     rb"""<\?xml[^>]{0,256}?encoding\s{0,16}=\s{0,16}["']([\w.:-]{1,40})["']"""
@@ -39,7 +39,7 @@ def parse_xml(data: bytes, source: str, name: str) -> ElementTree.Element:
     """
     root, failure = _parse(data, source, name)
     if root is None or failure is not None:
-        raise Unreadable(f"{source}: {name} is not well-formed XML ({failure})")
+        raise Unreadable(f"{source}: {name} is not well-formed XML ({failure})", COPY_AGAIN)
     return root
 
 
@@ -49,12 +49,15 @@ def parse_damaged_xml(
     """Root of an XML file up to its first fault, and that fault. Raises Unreadable."""
     root, failure = _parse(data, source, name)
     if root is None:
-        raise Unreadable(f"{source}: {name} is not well-formed XML ({failure})")
+        raise Unreadable(f"{source}: {name} is not well-formed XML ({failure})", COPY_AGAIN)
     return root, failure
 
 
 def _parse(data: bytes, source: str, name: str) -> tuple[ElementTree.Element | None, str | None]:
-    refused = Unreadable(f"{source}: {name} declares XML entities, which is refused")
+    refused = Unreadable(
+        f"{source}: {name} declares XML entities, which is refused",
+        "No sound book or document declares any: give another copy.",
+    )
     if b"<!ENTITY" in data:
         raise refused
     if b"\0" not in data:  # else the check above saw nothing
