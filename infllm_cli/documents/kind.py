@@ -61,11 +61,8 @@ NEXT_STEP = {
 }
 
 PDF_HEADER_BYTES = 1024  # readers accept %PDF- anywhere in the first kilobyte
-HTML_START = re.compile(
-    rb"\s*(?:<!--.{0,4096}?-->\s*)*(?:<\?xml[^>]{0,256}\?>\s*(?:<!--.{0,4096}?-->\s*)*)?"
-    rb"(?:<!doctype\s+html|<html[\s>])",
-    re.IGNORECASE | re.DOTALL,
-)
+XML_DECLARATION = re.compile(rb"<\?xml[^>]{0,256}\?>")
+HTML_START = re.compile(rb"<!doctype\s+html|<html[\s>]", re.IGNORECASE)
 HTML_TAG = re.compile(rb"<(?:p|div|h[1-6]|body|table|ul|ol|br|span|article|section)\b[^<]*>", re.I)
 
 
@@ -84,10 +81,10 @@ def sniff(head: bytes, name: str) -> str:
         if head[offset : offset + len(signature)] == signature and not _is_text(head, offset):
             raise unsupported(name, what)
     if not head.startswith(tuple(mark for mark, _ in BYTE_ORDER_MARKS[1:])):
-        if b"\0" in head:
-            decode(head, name)
         body = head.removeprefix(BYTE_ORDER_MARKS[0][0])
-        if HTML_START.match(body) or (suffix in HTML and HTML_TAG.search(body)):
+        if b"\0" in head:  # binary, or text in an encoding that has NULs
+            body = decode(head, name)[0].encode(errors="replace")
+        if _is_html(body) or (suffix in HTML and HTML_TAG.search(body)):
             return "html"
         if suffix == ".ipynb" or (body.lstrip().startswith(b"{") and b'"nbformat"' in body):
             return "notebook"
@@ -98,6 +95,24 @@ def sniff(head: bytes, name: str) -> str:
     if suffix in RST:
         return "rst"
     return "code" if suffix in CODE else "text"
+
+
+def _is_html(body: bytes) -> bool:
+    """Whether a page begins here, behind blanks, comments and an XML declaration."""
+    position = len(body) - len(body.lstrip())
+    while True:
+        declaration = XML_DECLARATION.match(body, position)
+        if declaration:
+            position = declaration.end()
+        elif body.startswith(b"<!--", position):
+            end = body.find(b"-->", position)
+            if end < 0:
+                return False
+            position = end + len(b"-->")
+        else:
+            return HTML_START.match(body, position) is not None
+        while body[position : position + 1].isspace():
+            position += 1
 
 
 def unsupported(name: str, what: str) -> UnsupportedFormat:
