@@ -14,8 +14,9 @@ BLOCKS = words(
 VOID = words("area base br col embed hr img input link meta source track wbr param")
 # Elements that others close, so that counting their tags says nothing of depth.
 CLOSED_BY_OTHERS = words(
-    "p li dt dd td th tr thead tbody tfoot option optgroup colgroup rt rp rb rtc body html head"
+    "p li dt dd td th tr thead tbody tfoot option optgroup colgroup body html head"
 )
+IN_RUBY = ("rt", "rp", "rb", "rtc")  # often left open, until the ruby text ends
 RAW_TEXT = words("script style textarea title xmp iframe noembed noframes")
 # The parser takes time quadratic in depth; browsers show nothing deeper than this either.
 DEPTH = 512
@@ -89,6 +90,8 @@ def bound_depth(text: str) -> str:
         name = match[2].lower()
         if name in CLOSED_BY_OTHERS or name in VOID:
             continue
+        if name == "ruby":
+            depth -= sum(kept.pop(inner, 0) for inner in IN_RUBY)
         if match[1]:
             if dropped.get(name):
                 dropped[name] -= 1
@@ -117,6 +120,8 @@ def _cut(text: str, tag: re.Match[str], pieces: list[str], begin: int) -> int:
     """Leaves a tag out; a block's still ends the line. Returns where its text goes on."""
     end = text.find(">", tag.end())
     end = len(text) if end < 0 else end + 1
-    pieces.append(text[begin : tag.start()])
-    pieces.append("<br>" if tag[2].lower() in BLOCKS else "")
+    between = text[begin : tag.start()]
+    pieces.append(between)
+    if tag[2].lower() in BLOCKS and (between or not pieces):
+        pieces.append("<br>")
     return end

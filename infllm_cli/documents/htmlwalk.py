@@ -358,7 +358,8 @@ class Walk:
             text = SPACE.sub(" ", text)
             if text.startswith(" "):
                 text = text[1:]
-                self.gap = self.gap or " "
+                if not self.mark:  # 10<sup> 6</sup> is 10<sup>6</sup> all the same
+                    self.gap = self.gap or " "
         if not text:
             return
         if self.pre and not self.row:
