@@ -58,8 +58,8 @@ def decode(data: bytes, source: str) -> tuple[str, str | None]:
             return text, warning or f"no byte order mark; read as {wide}, which is a guess"
         if _is_binary(data):
             raise binary(source)
-    for mark, encodings in SHIFTED:
-        if mark.search(data) and data.isascii():
+    for shift, encodings in SHIFTED:
+        if shift.search(data) and data.isascii():
             return _shifted(data, encodings)
     try:
         return data.decode("utf-8"), None

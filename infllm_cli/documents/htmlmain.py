@@ -32,8 +32,10 @@ NAMES = re.compile(
     re.I,
 )
 PROSE_CHARS = 1500  # with more text outside links a part is kept, whatever it is called
+BULK, BULK_CHARS = 0.4, 200  # a part with so much of the page's text outside links is kept, too
+BESIDE_CHARS = 500  # a part with so much text outside other parts is where the story is told
 LINKED = 0.3  # share of a part's text in links, where its name speaks against it
-MOSTLY_LINKED = 0.75  # and where nothing but the links does
+MOSTLY_LINKED = 0.6  # and where it stands in the text, or nothing but the links does
 LINKS = 5
 # Automatic: only where at least half of a page would go, and what stays is a text.
 FURNITURE_SHARE = 0.5
@@ -171,13 +173,16 @@ def _close(open_parts: list[Part], layout: Layout) -> None:
 
 def _drop(top: Part, layout: Layout, main_text: bool | None) -> None:
     dropped: list[Part] = []
-    waiting = [(part, False) for part in reversed(top.parts)]
+    waiting = [(part, False, False) for part in reversed(top.parts)]
     while waiting:
-        part, inside = waiting.pop()
-        if part.chars and _is_furniture(part, inside):
+        part, inside, beside = waiting.pop()
+        bulk = part.prose > BULK * top.prose and part.prose > BULK_CHARS
+        if part.chars and not bulk and _is_furniture(part, inside, beside):
             dropped.append(part)
         else:
-            waiting += [(inner, inside or part.main) for inner in reversed(part.parts)]
+            own = part.prose - sum(inner.prose for inner in part.parts)
+            around = inside or part.main, beside or own > BESIDE_CHARS
+            waiting += [(inner, *around) for inner in reversed(part.parts)]
     gone = sum(part.chars for part in dropped)
     stays = top.chars - gone
     prose = top.prose - sum(part.prose for part in dropped)
@@ -188,19 +193,18 @@ def _drop(top: Part, layout: Layout, main_text: bool | None) -> None:
     layout.dropped = {part.node: part.sample for part in dropped}
 
 
-def _is_furniture(part: Part, inside: bool) -> bool:
-    """Whether a part surrounds the text. ``inside``: it stands in the main part or an article.
+def _is_furniture(part: Part, inside: bool, beside: bool) -> bool:
+    """Whether a part surrounds the text. ``inside``: it stands in the main part or an article;
+    ``beside``: between paragraphs.
 
     In doubt it does not: nothing with much text of its own, or with the page's heading, does.
     """
-    if part.central or part.main or part.prose > PROSE_CHARS:
+    if part.central or part.main or part.prose > PROSE_CHARS or part.tag in ("html", "body"):
         return False
     if part.tag == "nav" or part.role in ("navigation", "banner", "contentinfo", "search"):
         return True
-    if inside:
-        return part.named and part.takes(0.5)
-    if part.tag in ("header", "footer"):
+    if not inside and part.tag in ("header", "footer"):
         return True
-    if part.named or part.tag == "aside" or part.role == "complementary":
-        return part.takes(LINKED)
-    return part.links >= LINKS and part.takes(MOSTLY_LINKED)
+    if part.named or (not inside and (part.tag == "aside" or part.role == "complementary")):
+        return part.takes(MOSTLY_LINKED if inside or beside else LINKED)
+    return not inside and not beside and part.links >= LINKS and part.takes(MOSTLY_LINKED)

@@ -103,10 +103,10 @@ def bound_depth(text: str) -> str:
             dropped[name] = dropped.get(name, 0) + 1
             position = begin = _cut(text, match, pieces, begin)
         elif name in RAW_TEXT:
-            end = re.compile(f"</{name}", re.I).search(text, position)
-            if end is None:
+            closed = re.compile(f"</{name}", re.I).search(text, position)
+            if closed is None:
                 break
-            position = end.start()
+            position = closed.start()
             kept[name] = kept.get(name, 0) + 1
             depth += 1
         else:

@@ -7,6 +7,7 @@ import pytest
 
 from infllm.cli.documents.document import Document, SpanBuilder
 from infllm.cli.documents.html import decode_html, extract_html
+from infllm.cli.documents.words import words
 
 
 def read(html: str, xml: bool = False) -> Document:
@@ -292,6 +293,8 @@ def test_main_text_is_what_the_page_is_about(html: str) -> None:
         f"<ul>{LINKS}</ul>",  # nothing would be left
         f"{PROSE}<aside>A note of the author, without any link.</aside>",
         f"{PROSE}<ul><li>a <a>b</a><li>c</ul>",
+        f"<div>{PROSE}<h2>See also</h2><ul>{LINKS}</ul></div>",
+        f"<div class=has-sidebar><div>{PROSE[:900]}</div><p><a>{'link ' * 300}</a></div>",
     ],
 )
 def test_in_doubt_main_text_keeps(html: str) -> None:
@@ -312,8 +315,12 @@ def test_automatic_main_text_only_where_most_is_furniture() -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    """<div> <b> <b/id=1><i> <table><tr><td> <ul><li> <h1><div> <sup> <rt> <ruby>a<rt> <dl><dd>
-    <math><msup> <![CDATA[ < <!-- <svg> <select>""".split(),
+    sorted(
+        words(
+            """<div> <b> <b/id=1><i> <table><tr><td> <ul><li> <h1><div> <sup> <rt> <ruby>a<rt>
+            <dl><dd> <math><msup> <![CDATA[ < <!-- <svg> <select>"""
+        )
+    ),
 )
 def test_deep_and_broken_pages_take_linear_time(unit: str) -> None:
     began = time.process_time()
