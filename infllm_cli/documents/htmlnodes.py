@@ -20,6 +20,19 @@ SPACE = re.compile(r"[ \t\n\r\f]+")
 # are not seen. Joiners of scripts are kept.
 FORMATTING = dict.fromkeys([0x00AD, 0x200B, 0x2060, 0x2061, 0x2062, 0x2063, 0x2064, 0xFEFF])
 
+FRACTION_BARS = "/\N{FRACTION SLASH}\N{DIVISION SLASH}"
+# Between the parts of a formula's element: before the second, before the third.
+SCRIPTS = {
+    "mfrac": ("/",),
+    "msup": ("^",),
+    "mover": ("^",),
+    "msub": ("_",),
+    "munder": ("_",),
+    "msubsup": ("_", "^"),
+    "munderover": ("_", "^"),
+    "mroot": ("^1/",),
+}
+
 
 def one_line(text: str) -> str:
     return SPACE.sub(" ", unmark(text).translate(FORMATTING)).strip()
@@ -61,3 +74,28 @@ def is_compound(node: LexborNode) -> bool:
     while second is not None and second.is_text_node:
         second = second.next
     return second is not None
+
+
+def elements_before(node: LexborNode) -> int:
+    """How many elements of the same parent stand before one, as far as it matters: three."""
+    number, before = 0, node.prev
+    while before is not None and number < 3:
+        number += not before.is_text_node
+        before = before.prev
+    return number
+
+
+def script_mark(node: LexborNode, tag: str, last: str) -> str:
+    """What goes between raised (``tag`` sup) or lowered text and ``last``, where they would join."""
+    inside = one_line(node.text())
+    begins = inside[:1]
+    after = node.next
+    bar = (after.text_content or "")[:1] if after is not None and after.is_text_node else ""
+    if tag == "sup":
+        if inside.isdecimal() and bar and bar in FRACTION_BARS:
+            return " " if last.isdigit() else ""  # 3 1/2
+        word = inside.isalpha() and len(inside) > 1  # 1st, Mlle
+        return "" if word or not (begins.isalnum() or begins in "+-−–") else "^"
+    if begins.isdigit():
+        return "_" if last.isdigit() else ""  # H2O
+    return "_" if begins.isalnum() else ""

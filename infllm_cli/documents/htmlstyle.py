@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from selectolax.lexbor import LexborNode
 
+from infllm.cli.documents.htmlfields import Attributes
+
 VISIBILITY_HIDDEN = ("hidden", "collapse")
 ZERO = re.compile(r"[+-]?0*\.?0+(?:[a-z%]*)$")
 RELATIVE = re.compile(r"[\d.+-]+(?:em|%|ex|ch)$")
@@ -58,6 +60,18 @@ class Sight:
         return Sight(hidden, tiny)
 
 
+def script_of(tag: str, attributes: Attributes) -> str | None:
+    """sup or sub for raised or lowered text, be it by a style or as the mark of a note."""
+    if tag in ("sup", "sub"):
+        return tag
+    if tag == "a":
+        kinds = f"{attributes.get('role')} {attributes.get('epub:type')} {attributes.get('rel')}"
+        return "sup" if "noteref" in kinds else None
+    style = attributes.get("style")
+    align = declarations(style).get("vertical-align") if style and "vertical" in style else None
+    return {"super": "sup", "sub": "sub"}.get(align or "")
+
+
 def integer(text: str | None) -> int | None:
     match = INTEGER.match(text or "")
     return int(match[1]) if match else None
@@ -95,7 +109,7 @@ def numeral(number: int, kind: str) -> str:
     return str(number)
 
 
-def numbering(node: LexborNode, tag: str, attributes: dict[str, str | None]) -> Numbering:
+def numbering(node: LexborNode, tag: str, attributes: Attributes) -> Numbering:
     if tag != "ol":
         return Numbering("")
     kind = attributes.get("type") or "1"

@@ -10,13 +10,23 @@ from infllm.cli.documents.htmlmain import HEADINGS, SAMPLE_CHARS, SAMPLES, Layou
 from infllm.cli.documents.htmlnodes import (
     FORMATTING,
     NOT_SHOWN,
+    SCRIPTS,
     SPACE,
+    elements_before,
     heading,
     is_compound,
     one_line,
+    script_mark,
 )
 from infllm.cli.documents.htmlsource import BLOCKS, LINE, unmark
-from infllm.cli.documents.htmlstyle import Numbering, Sight, declarations, integer, numbering
+from infllm.cli.documents.htmlstyle import (
+    Numbering,
+    Sight,
+    declarations,
+    integer,
+    numbering,
+    script_of,
+)
 from infllm.cli.documents.htmltable import Table
 from infllm.cli.documents.words import words
 
@@ -33,18 +43,6 @@ ELSEWHERE = {
     "canvas": "drawing made by a script",
 }
 CHAPTER_CHARS = 200
-FRACTION_BARS = "/\N{FRACTION SLASH}\N{DIVISION SLASH}"
-# Between the parts of a formula's element: before the second, before the third.
-SCRIPTS = {
-    "mfrac": ("/",),
-    "msup": ("^",),
-    "mover": ("^",),
-    "msub": ("_",),
-    "munder": ("_",),
-    "msubsup": ("_", "^"),
-    "munderover": ("_", "^"),
-    "mroot": ("^1/",),
-}
 
 
 class Walk:
@@ -65,7 +63,7 @@ class Walk:
         self.mark = ""  # due before text that would join the word before it
         self.marked = False  # such text came last: what follows would join it
         self.script_ended = False
-        self.scripts = 0
+        self.scripts: list[int] = []  # raised and lowered elements that are open
         self.heading = 0
         self.pre = 0
         self.row = 0  # depth inside rows that are written on one line
@@ -122,6 +120,10 @@ class Walk:
             self.line = int(line)
         if self.formula:
             self._formula_part(node, tag)
+        else:
+            script = script_of(tag, attributes)
+            if script:
+                self._script(node, script)
         return self._begin(node, tag, attributes)
 
     def _seen(self, node: LexborNode, tag: str, attributes: Attributes) -> bool:
@@ -146,8 +148,6 @@ class Walk:
             self._block(node, tag, attributes)
         elif tag in ("td", "th"):
             self._cell(attributes)
-        elif tag in ("sup", "sub"):
-            self._script(node, tag)
         elif tag == "ruby":
             self.readings = self.readings or []
         elif tag in ("rt", "rtc"):
@@ -163,7 +163,10 @@ class Walk:
                 del self.missing["option not chosen"]
             return False
         elif tag == "textarea":
-            self._field(unmark(node.text()).strip())
+            for number, written in enumerate(unmark(node.text()).strip().split("\n")):
+                if number:
+                    self._break()
+                self._field(written)
             return False
         elif tag in ELSEWHERE:
             name = attributes.get("title") or attributes.get("src") or ""
@@ -214,11 +217,11 @@ class Walk:
             self.sight = self.sights.pop()[1]
         if self.closing and self.closing[-1][0] == node.mem_id:
             self._glue(self.closing.pop()[1])
+        if self.scripts and self.scripts[-1] == node.mem_id:
+            self.scripts.pop()
+            self.mark, self.script_ended = "", not self.scripts
         if tag in BLOCKS:
             self._end_block(tag, node)
-        elif tag in ("sup", "sub"):
-            self.scripts = max(0, self.scripts - 1)
-            self.mark, self.script_ended = "", not self.scripts
         elif tag == "rt" and self.reading is not None:
             reading, self.reading = "".join(self.reading).strip(), None
             if self.readings is None:  # without a base
@@ -273,22 +276,10 @@ class Walk:
 
     def _script(self, node: LexborNode, tag: str) -> None:
         """Raised or lowered text, set apart where it would join what stands before it."""
-        self.scripts += 1
-        if self.scripts > 1 or self.formula:
+        self.scripts.append(node.mem_id)
+        if len(self.scripts) > 1:
             return
-        inside = one_line(node.text())
-        begins = inside[:1]
-        after = node.next
-        bar = after is not None and after.is_text_node and (after.text_content or "")[:1]
-        if tag == "sup" and inside.isdecimal() and bar and bar in FRACTION_BARS:
-            self.mark = " " if self.last.isdigit() else ""  # 3 1/2
-        elif tag == "sup":
-            word = inside.isalpha() and len(inside) > 1  # 1st, Mlle
-            self.mark = "" if word or not (begins.isalnum() or begins in "+-−–") else "^"
-        elif begins.isdigit():
-            self.mark = "_" if self.last.isdigit() else ""  # H2O
-        else:
-            self.mark = "_" if begins.isalnum() else ""
+        self.mark = script_mark(node, tag, self.last)
 
     def _end_ruby(self, node: LexborNode) -> None:
         """Readings in brackets behind the base; a word of several bases keeps together."""
@@ -303,16 +294,12 @@ class Walk:
     def _formula_part(self, node: LexborNode, tag: str) -> None:
         parent = node.parent
         signs = SCRIPTS.get(parent.tag or "") if parent is not None else None
-        number = 0
-        before = node.prev
-        while signs is not None and before is not None and number < 3:
-            number += not before.is_text_node
-            before = before.prev
+        number = elements_before(node) if signs else 0
         if signs and 0 < number <= len(signs):
             self._glue(signs[number - 1])
         elif tag in ("mn", "mfrac") and self.last.isdigit():
             self.gap = self.gap or " "
-        if signs is not None and len(one_line(node.text(deep=True))) > 1 and is_compound(node):
+        if signs and is_compound(node):
             self._open(node, "(")
         elif tag == "msqrt":
             self._open(node, "√(")

@@ -123,6 +123,9 @@ def test_soft_hyphens_and_control_characters_are_gone() -> None:
         ("the 1<sup>st</sup>, M<sup>lle</sup>, [1]<sup>[2]</sup>", "the 1st, Mlle, [1][2]"),
         ("H<sub>2</sub>O, 12<sub>3</sub>, v<sub>max</sub>", "H2O, 12_3, v_max"),
         ("3<sup>1</sup>/<sub>2</sub> cups, <sup>3</sup>&frasl;<sub>4</sub>", "3 1/2 cups, 3⁄4"),
+        ("in 1999<a epub:type=noteref>7</a>, 12<a role=doc-noteref>8</a>", "in 1999^7, 12^8"),
+        ("10<span style='vertical-align: super'>6</span>", "10^6"),
+        ("10<span style='vertical-align: baseline'>6</span>", "106"),
         ("<math><mn>3</mn><mfrac><mn>1</mn><mn>2</mn></mfrac></math>", "3 1/2"),
         ("<math><msup><mn>10</mn><mn>6</mn></msup></math>", "10^6"),
         (
@@ -200,13 +203,15 @@ def test_what_a_filled_form_shows() -> None:
         "<input type=checkbox checked>Yes<input type=checkbox>No<input type=radio checked>A"
         "<input type=hidden value=secret><input type=password value=pw>"
         "<input type=number value=47><input type=text value=11><button>Go</button>"
+        "<textarea>one\ntwo</textarea>"
         "<select><option>Kiel<option selected>Lund</select><select><option>First<option>x</select>"
         "<input type=submit value=Send></form>"
     )
     out = SpanBuilder("x")
     facts = extract_html(html, out, xml=False, lines=False)
     assert out.finish()[0] == (
-        "Name [Ida Holm] Long note 4711 [x] Yes [ ] No (x) A [47] [11] Go [Lund] [First] [Send]"
+        "Name [Ida Holm] Long note 4711 [x] Yes [ ] No (x) A [47] [11] Go one\n"
+        "two [Lund] [First] [Send]"
     )
     assert [(left.what, left.count, left.samples) for left in facts.left_out] == [
         ("option not chosen", 2, ("Kiel", "x"))

@@ -233,3 +233,16 @@ def test_a_page_of_two_byte_characters_is_a_page(encoding: str) -> None:
     Path("x").write_bytes(page("<p>some text").encode(encoding))
     assert read_sources(["x"]).documents[0].kind == "html"
     assert read_sources(["x"]).text == "some text"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_page_with_a_byte_order_mark_is_a_page(encoding: str) -> None:
+    Path("x").write_bytes(page("<p>some text").encode(encoding))
+    assert read_sources(["x"]).documents[0].kind == "html"
+
+
+def test_a_text_may_name_the_header_of_a_pdf() -> None:
+    Path("x.md").write_text("A PDF begins with %PDF-1.4 and ends with %%EOF.\n")
+    assert read_sources(["x.md"]).documents[0].kind == "markdown"
+    Path("x.md").write_bytes(b"HTTP/1.1 200 OK\n\n" + KINDS["pdf"])
+    assert read_sources(["x.md"]).documents[0].kind == "pdf"
