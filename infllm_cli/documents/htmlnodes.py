@@ -86,7 +86,7 @@ def elements_before(node: LexborNode) -> int:
 
 
 def script_mark(node: LexborNode, tag: str, last: str) -> str:
-    """What goes between raised (``tag`` sup) or lowered text and ``last``, where they would join."""
+    """What keeps raised (``tag`` sup) or lowered text apart from ``last`` before it."""
     inside = one_line(node.text())
     begins = inside[:1]
     after = node.next
