@@ -36,24 +36,49 @@ LATIN = words(
     iso-8859-10 iso-8859-13 iso-8859-14 iso-8859-15 iso-8859-16"""
 )
 CYRILLIC = words("windows-1251 koi8-u koi8-r ibm866 iso-8859-5 x-mac-cyrillic")
+# Hardly ever found: a few letters are no proof of them.
+RARE = words("iso-8859-3 iso-8859-4 iso-8859-10 iso-8859-13 iso-8859-14 iso-8859-16")
+RARE_RUNS = 8
 # Of old Macs and of DOS; the detector, made for the web, knows none of them.
 OLD_LATIN = ("mac_roman", "cp850", "cp437")
 OLD_CYRILLIC = ("mac_cyrillic", "cp866", "koi8_r", "iso8859_5", "cp1251")
 
 # What a wrong encoding makes of words: a capital or a sign inside them, frames, unassigned bytes.
 ODD = re.compile(
-    r"""(?<=[^\W\d_])(?:[\x80-\x9f\ufffd\u2020-\u2022\u201a\u201e\u2500-\u259f¡¿«]
-        |[¢-©¬®-±´¶¸»“”‹›€™‰∂-⋿¨˜ˆ˚¯„](?=[^\W\d_]))
+    r"""(?<=[^\W\d_])(?:[\x80-\x9f\ufffd\u2020-\u2022\u201a\u201e\u2500-\u259f¡¿]
+        |[¢-ª¬®-´¶¸-º¼-¾“”‹›€™‰∂-⋿¨˜ˆ˚¯„](?=[^\W\d_]))
         |[\u2500-\u259f](?=[^\W\d_])
         |(?<=[a-zß-öø-ÿа-яё])[À-ÖØ-ÞŠŽŒŸА-ЯЁЂ-Џ]
         |(?<=[A-Z])[à-öø-ÿ](?=[A-Z])|\b[à-öø-ÿ](?=[A-Z]{2})""",
     re.VERBOSE,
 )
 HIGH_LETTER_IN_WORD = re.compile(r"[^\W\d_][^\W\d_\x00-\x7f]|[^\W\d_\x00-\x7f][^\W\d_]")
-COMMON = re.compile("[äöüßéèêàçåøæñóíáúãôœА-яёЁ]")  # tells encodings with as few odd places apart
+# Letters and quotation marks of western and Russian prose: most of what the right reading gives.
+COMMON = re.compile("[äöüßéèêëàâçåøæñóíïîìòúùáãôûœÄÖÜÉÈÀÇÅØÆÑÓÍÚÁ„“”‘’«»–—…А-яёЁ]")
+COMMON_SHARE = 0.7
+HIGH = re.compile(r"[^\x00-\x7f]+")
+# One or two characters of another script inside a word of Latin letters.
+EMBEDDED = re.compile(r"(?<=[a-z])[^\x00-\u024f]{1,2}(?=[a-z])")
+# Quotation marks and turned marks of windows-1252, which iso-8859-2 has letters for.
+MARKS = re.compile(rb"[\xab\xbb]|[\xa1\xbf](?=[A-Z])")
 ODD_RATIO = 4  # an old encoding is taken where it leaves so many times fewer odd places
 
+WESTERN_WORD = re.compile(
+    r"""\b(?:het|een|van|niet|voor|met|zijn|wordt|der|und|den|das|ist|nicht|mit|für|les|des|est|une
+    |pour|dans|que|el|los|las|por|con|para|della|di|che|non|per|og|och|ikke|att|som|det|av|er|til
+    |not|the|of|and|amb|els|és)\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+EASTERN_WORD = re.compile(
+    r"""\b(?:w|z|nie|jest|oraz|je|se|v|pro|ne|si|sa|za|ako|alebo|nu|cu|din|este|sau|pe|pentru|care
+    |ali|koji|ili|kao|da|az|egy|nem|hogy|vagy|ir|ar|kad|bez|un|bir|ve|bu|ile|na|do|ja|ei|o|u|k)\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
 HIGH_LETTER = re.compile(r"[^\W\d_\x00-\x7f]")
+ICELANDIC_LETTERS = frozenset("áðéíóúýþæöÁÐÉÍÓÚÝÞÆÖ")
+CROATIAN_LETTERS = frozenset("čćđšžČĆĐŠŽ")
+BALTIC_LETTERS = frozenset("ąčęėįšųūžāēģīķļņäöõüĄČĘĖĮŠŲŪŽĀĒĢĪĶĻŅÄÖÕÜ")
 HUNGARIAN_LETTERS = frozenset("áéíóöőúüűÁÉÍÓÖŐÚÜŰ")
 HUNGARIAN_WORD = re.compile(
     r"\b(?:az|és|hogy|nem|egy|meg|ez|volt|csak|mint|már|van|vagy|kell|lesz|sem|még|után|ki)\b",
@@ -189,13 +214,23 @@ def guess(data: bytes) -> str:
     name = _detect(sample)
     if name in CYRILLIC:
         return _older(sample, name, OLD_CYRILLIC)
-    if name not in LATIN:
-        return name
     text = _judged(sample, name)
-    if name != "windows-1252" and not HIGH_LETTER_IN_WORD.search(text):
-        name = "windows-1252"  # signs only: no word speaks for another language
-    elif name == "windows-1252" and _is_hungarian(sample):
-        return "windows-1250"
+    if name not in LATIN:
+        embedded = len(EMBEDDED.findall(text)) * 2 > len(HIGH.findall(text))
+        return _older(sample, "windows-1252", OLD_LATIN) if embedded else name
+    if _is_baltic(sample):
+        return "windows-1257"
+    if name == "windows-1252":
+        return "windows-1250" if _is_hungarian(sample) else _older(sample, name, OLD_LATIN)
+    signs_only = not HIGH_LETTER_IN_WORD.search(text)
+    rare = name in RARE and len(HIGH.findall(text)) < RARE_RUNS
+    if (
+        signs_only
+        or rare
+        or _is_western(text)
+        or _detect(MARKS.sub(b" ", sample)) == "windows-1252"
+    ):
+        name = "windows-1252"
     return _older(sample, name, OLD_LATIN)
 
 
@@ -231,9 +266,30 @@ def _older(sample: bytes, name: str, others: tuple[str, ...]) -> str:
     ranks = {}
     for other in others:
         text = _judged(sample, other)
-        ranks[other] = len(ODD.findall(text)), -len(COMMON.findall(text))
-    best = min(ranks, key=lambda other: ranks[other])
-    return best if ranks[best][0] * ODD_RATIO < odd else name
+        common = len(COMMON.findall(text))
+        if common > COMMON_SHARE * sum(map(len, HIGH.findall(text))):
+            ranks[other] = len(ODD.findall(text)), -common
+    best = min(ranks, key=lambda other: ranks[other], default=name)
+    return best if best != name and ranks[best][0] * ODD_RATIO < odd else name
+
+
+def _is_western(text: str) -> bool:
+    """Whether the small words, which are ASCII, are those of languages that windows-1252 writes."""
+    western = len(WESTERN_WORD.findall(text))
+    return western >= 3 and western > 2 * len(EASTERN_WORD.findall(text))
+
+
+def _is_baltic(sample: bytes) -> bool:
+    """Lithuanian, Latvian and Estonian write š and ž where Icelandic has its own two letters."""
+    western = set(HIGH_LETTER.findall(_judged(sample, "windows-1252")))
+    if not western & set("ðþÐÞ") or western <= ICELANDIC_LETTERS:
+        return False
+    if set(HIGH_LETTER.findall(_judged(sample, "windows-1250"))) <= CROATIAN_LETTERS:
+        return False
+    text = _judged(sample, "windows-1257")
+    return (
+        "\N{REPLACEMENT CHARACTER}" not in text and set(HIGH_LETTER.findall(text)) <= BALTIC_LETTERS
+    )
 
 
 def _is_hungarian(sample: bytes) -> bool:

@@ -106,6 +106,11 @@ WESTERN = {
     "Icelandic": "Það er gott að búa á Íslandi. Þetta er stór á og lítill dalur.",
     "Catalan": "La qüestió és que l’home ha d’anar a Barcelona. Això és molt important.",
     "English": "“It’s 20 €,” she said – the café’s naïve owner didn’t care…",
+    "German marks": "Die »movprfx«-Folge wurde für »%s« beschädigt, genügend Platz ist frei.",
+    "French marks": "L’option « else » n’est pas définie dans «%s» par l’auteur.",
+    "Spanish marks": "¡Esta opción «sed» no está en la señal!",
+    "Galician": "¿Onde está a opción «typefind» desta canción?",
+    "Dutch text": "Het bestand is niet geïnterpreteerd, want het is voor een ander.",
     "signs only": "The temperature is 20° and the price £30 © 2003 Smith.",
 }
 LEGACY = {
@@ -117,6 +122,10 @@ LEGACY = {
     "Ukrainian": (["cp1251", "koi8-u"], "Ми вийшли з дому рано. Її сестра їде до Києва."),
     "Greek": (["cp1253", "iso8859-7"], "Η θάλασσα ήταν ήρεμη και ο ήλιος έλαμπε."),
     "Turkish": (["cp1254"], "Çocuklar bahçede oynuyordu, güneş ışığı ağaçların arasındaydı."),
+    "Croatian": (["cp1250"], "Sljedeća naredba nije među važećima, čitaj dalje."),
+    "Lithuanian": (["cp1257"], "Įkelti klaviatūros žymą, kuri buvo ištrinta iš sąrašo."),
+    "Latvian": (["cp1257"], "Bērni spēlējās pagalmā, un saule spīdēja šurp ģimenei."),
+    "Estonian": (["cp1257"], "Täna õhtul šifreeriti žanri nimi järve ääres."),
     "Hebrew": (["cp1255"], "הילד הלך לבית הספר בבוקר מוקדם."),
     "Arabic": (["cp1256"], "ذهب الولد إلى المدرسة في الصباح الباكر."),
     "Thai": (["cp874"], "เด็กไปโรงเรียนในตอนเช้า ดวงอาทิตย์ส่องแสงเหนือภูเขา"),
