@@ -54,7 +54,7 @@ ODD = re.compile(
 )
 HIGH_LETTER_IN_WORD = re.compile(r"[^\W\d_][^\W\d_\x00-\x7f]|[^\W\d_\x00-\x7f][^\W\d_]")
 # Letters and quotation marks of western and Russian prose: most of what the right reading gives.
-COMMON = re.compile("[äöüßéèêëàâçåøæñóíïîìòúùáãôûœÄÖÜÉÈÀÇÅØÆÑÓÍÚÁ„“”‘’«»–—…А-яёЁ]")
+COMMON = re.compile("[äöüßéèêëàâçåøæñóíïîìòúùáãôûœÄÖÜÉÈÀÇÅØÆÑÓÍÚÁðþýÐÞÝ„“”‘’«»–—…А-яёЁ]")
 COMMON_SHARE = 0.7
 HIGH = re.compile(r"[^\x00-\x7f]+")
 # One or two characters of another script inside a word of Latin letters.
