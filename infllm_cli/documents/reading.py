@@ -48,8 +48,13 @@ def read_sources(
     limits: Limits | None = None,
     stdin: BinaryIO | None = None,
     on_progress: Progress | None = None,
+    main_text: bool | None = None,
+    outputs: bool = False,
 ) -> Collection:
     """Reads files, folders, glob patterns and "-" (standard input) in the order given.
+
+    ``main_text``: leave navigation, banners and footers of web pages out; by default of pages
+    that are mostly such. ``outputs``: read what the cells of notebooks printed, too.
 
     ``on_progress(source, pages done, pages)`` is called while a PDF is read, from any thread.
     A source that was named raises its DocumentError; a file met in a folder or matched by a glob
@@ -60,7 +65,7 @@ def read_sources(
     skipped: list[Skipped] = []
     chars = 0
     with Worker(limits) as worker:
-        reader = _Reader(worker, limits, password, on_progress)
+        reader = _Reader(worker, limits, password, on_progress, main_text, outputs)
         for found in _expand(sources, limits):
             if isinstance(found, Skipped):
                 skipped.append(found)
@@ -217,8 +222,16 @@ def _check_size(source: str, kind: str, size: int, limits: Limits) -> None:
 
 class _Reader:
     def __init__(
-        self, worker: Worker, limits: Limits, password: str | None, on_progress: Progress | None
+        self,
+        worker: Worker,
+        limits: Limits,
+        password: str | None,
+        on_progress: Progress | None,
+        main_text: bool | None,
+        outputs: bool,
     ):
+        self.main_text = main_text
+        self.outputs = outputs
         self.worker = worker
         self.limits = limits
         self.password = password
@@ -232,7 +245,8 @@ class _Reader:
             return self.parse(found.path, found.source, kind)
         descriptor, _ = open_regular(found.path, found.source)
         with os.fdopen(descriptor, "rb") as file:
-            return read_plain(self.bounded(file, found.source, kind), found.source, kind)
+            data = self.bounded(file, found.source, kind)
+        return read_plain(data, found.source, kind, outputs=self.outputs)
 
     def stream(self, stream: BinaryIO, source: str) -> Document:
         """Standard input: what comes in decides its kind."""
@@ -241,7 +255,7 @@ class _Reader:
             raise NoText("standard input is empty", "Pipe a document into it.")
         kind = sniff(data[:HEAD_BYTES], source)
         if kind not in PARSED:
-            return read_plain(data, source, kind)
+            return read_plain(data, source, kind, outputs=self.outputs)
         with tempfile.NamedTemporaryFile(prefix="infllm-") as file:
             file.write(data)
             file.flush()
@@ -278,6 +292,7 @@ class _Reader:
                 path=path,
                 source=source,
                 limits=asdict(self.limits),
+                **({"main_text": self.main_text} if kind == "html" else {}),
             )
         except WorkerTimeout as error:
             raise LimitExceeded(

@@ -24,13 +24,13 @@ class Parser:
     def __init__(self) -> None:
         self._pdf: Any = None
 
-    def html(self, path: str, source: str, limits: Limits) -> Answer:
+    def html(self, path: str, source: str, limits: Limits, main_text: bool | None = None) -> Answer:
         from infllm.cli.documents.html import decode_html, extract_html, is_xhtml
 
         with open(path, "rb") as file:
             text, warning = decode_html(file.read(limits.text_bytes), source)
         out = SpanBuilder(source)
-        facts = extract_html(text, out, xml=is_xhtml(text), lines=True)
+        facts = extract_html(text, out, xml=is_xhtml(text), lines=True, main_text=main_text)
         body, spans = out.finish()
         if not body.strip():
             raise NoText(
@@ -42,7 +42,14 @@ class Parser:
             warnings.append(f"{facts.hidden} characters are hidden from readers; left out")
         return _answer(
             Document(
-                source, "html", body, spans, facts.title, warnings=warnings, extractor="html 1"
+                source,
+                "html",
+                body,
+                spans,
+                facts.title,
+                warnings=warnings,
+                extractor="html 2",
+                left_out=facts.left_out,
             )
         )
 
