@@ -11,13 +11,14 @@ import io
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infllm.cli.documents import Collection, Document, Span
+from infllm.cli.documents import Collection, Document, LeftOut, Span
 from infllm.cli.errors import BudgetExceeded, Interrupted
 from infllm.cli.output import Output
 from infllm.cli.passages import Passages, characters_of_kept
@@ -332,6 +333,15 @@ def about_memory(folder: Path, manifest: "Manifest | None" = None) -> dict[str, 
     return extra
 
 
+def digest_of(folder: Path, about: dict[str, Any]) -> str:
+    """What a memory is of, told apart from others: a conversation in it counts, too."""
+    from infllm.engine.manifest import MANIFEST
+
+    if not about["turns"]:
+        return str(about["digest"])
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+
+
 def noted_time(folder: Path) -> float:
     """Seconds that reading a memory took; 0 where that is not known any more."""
     try:
@@ -347,9 +357,10 @@ def _note_time(folder: Path, seconds: float) -> None:
         return  # a folder without a memory holds nothing of ours
     path = folder / READING
     temporary = path.with_suffix(".new")
-    temporary.touch(mode=0o600)
-    temporary.write_text(json.dumps({"seconds": round(seconds, 3), "when": round(time.time())}))
-    temporary.replace(path)
+    with suppress(OSError):  # on a full disk: not worth the reading
+        temporary.touch(mode=0o600)
+        temporary.write_text(json.dumps({"seconds": round(seconds, 3), "when": round(time.time())}))
+        temporary.replace(path)
 
 
 def _begun(engine: "Engine", folder: Path, plan: Plan) -> tuple["Session", int, float]:
@@ -403,6 +414,8 @@ def pack_documents(collection: Collection, names: bool = True) -> bytes:
             spans = [replace(span, source="") for span in document.spans]
             document = replace(document, source="", title=None, spans=spans)
         fields = asdict(document)
+        if not (names and document.left_out):  # what was not read keys nothing
+            del fields["left_out"]
         fields["spans"] = [list(vars_of(span)) for span in document.spans]
         documents.append({**fields, "header": header})
     return json.dumps(documents, ensure_ascii=True, separators=(",", ":")).encode()
@@ -426,6 +439,10 @@ def unpack_documents(data: bytes) -> Collection:
     for fields in json.loads(data):
         headers.append(fields.pop("header"))
         fields["spans"] = [Span(*span) for span in fields["spans"]]
+        fields["left_out"] = [
+            LeftOut(one["what"], one["count"], tuple(one["samples"]))
+            for one in fields.get("left_out", ())
+        ]
         documents.append(Document(**fields))
     return Collection(documents, headers=headers)
 

@@ -26,7 +26,7 @@ def chat(
     *,
     sources: opt.Sources = None,
     flags: opt.EngineFlags,
-    password: opt.Password = None,
+    documents: opt.DocumentFlags,
     answering: opt.SamplingFlags,
     max_tokens: opt.Budget = None,
     no_cache: opt.NoCache = False,
@@ -54,7 +54,7 @@ def chat(
             "index the document first: cat book.txt | infllm index - -o book.mem",
         )
     sampling = answering.sampling()
-    engine, memory = remember(choice, sources, password, out, budget=max_tokens, keep=not no_cache)
+    engine, memory = remember(choice, sources, documents, out, budget=max_tokens, keep=not no_cache)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     with engine:
         talk = Conversation(engine, memory, with_prompt_stops(engine, sampling))

@@ -44,12 +44,16 @@ def read_sources(
     sources: Sequence[str],
     *,
     password: str | None = None,
+    main_text: bool | None = None,
+    outputs: bool = False,
     limits: Limits | None = None,
     stdin: BinaryIO | None = None,
     on_progress: Progress | None = None,
 ) -> Collection:
     """Reads files, folders, glob patterns and "-" (standard input) in the order given.
 
+    ``main_text``: of web pages only the main text; None where a page is mostly furniture.
+    ``outputs``: of notebooks the outputs too.
     ``on_progress(source, pages done, pages)`` is called while a PDF is read, from any thread.
     A source that was named raises its DocumentError; a file met in a folder or matched by a glob
     is skipped instead, with the error as its reason. Raises NoText where nothing is left.
@@ -59,7 +63,7 @@ def read_sources(
     skipped: list[Skipped] = []
     chars = 0
     with Worker(limits) as worker:
-        reader = _Reader(worker, limits, password, on_progress)
+        reader = _Reader(worker, limits, password, main_text, outputs, on_progress)
         for found in _expand(sources, limits):
             if isinstance(found, Skipped):
                 skipped.append(found)
@@ -211,11 +215,19 @@ def _check_size(source: str, kind: str, size: int, limits: Limits) -> None:
 
 class _Reader:
     def __init__(
-        self, worker: Worker, limits: Limits, password: str | None, on_progress: Progress | None
+        self,
+        worker: Worker,
+        limits: Limits,
+        password: str | None,
+        main_text: bool | None,
+        outputs: bool,
+        on_progress: Progress | None,
     ):
         self.worker = worker
         self.limits = limits
         self.password = password
+        self.main_text = main_text
+        self.outputs = outputs
         self.on_progress = on_progress
 
     def file(self, found: Found) -> Document | Skipped:
