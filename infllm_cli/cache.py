@@ -84,7 +84,7 @@ def cache_folder() -> Path:
         return Path(named).expanduser() if named else Path(base).expanduser() / "infllm/memories"
     except RuntimeError as error:  # as in containers: neither HOME nor an entry for the user
         raise CacheUnavailable(
-            "this user has no home folder for a cache",
+            "this user has no home folder for a cache (INFLLM_CACHE_DIR names another)",
             "name a folder: INFLLM_CACHE_DIR=/some/where",
         ) from error
 

@@ -1,6 +1,7 @@
 """From what a user names to a memory: opened if it was kept, read and kept if not."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,10 +191,14 @@ def _read_and_kept(
     from infllm.engine.errors import MemoryFileError
 
     try:
-        return read_memory(engine, plan, out, folder, how)
+        memory = read_memory(engine, plan, out, folder, how, or_unkept=True)
     except (OSError, MemoryFileError) as error:
         out.warn(f"this memory is not kept: {cache.why(error)}")
-        return read_memory(engine, plan, out, choice=how)
+        memory = read_memory(engine, plan, out, choice=how)
+    if memory.folder is None and not is_memory(str(folder)):
+        with suppress(OSError):  # an empty folder, at most
+            cache.remove(folder)
+    return memory
 
 
 def _found(engine: "Engine", plan: "Plan", folder: Path, out: Output) -> Memory | None:

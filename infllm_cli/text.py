@@ -8,17 +8,19 @@ import re
 UNSAFE = (
     "\x7f-\x9f"  # delete, C1 controls: U+009B begins an escape sequence
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # direction marks, embeddings, overrides, isolates
-    "\u2028\u2029"  # separators that some terminals take for a line's end
+    "\u2028\u2029"  # separators of lines and paragraphs
     "\ufff9-\ufffb"  # interlinear annotations
     "\ud800-\udfff"  # lone surrogates: no characters, and no UTF-8
 )
-_CONTROLS = re.compile(f"[\x00-\x08\x0b-\x1f{UNSAFE}]")
+_CONTROLS = re.compile(f"[\x00-\x08\x0d-\x1b{UNSAFE}]")
+# Other ends of lines, pages and records: to drop them would weld the words on both sides.
+_SEPARATORS = re.compile("[\x0b\x0c\x1c-\x1f\x85\u2028\u2029]")
 
 
 def clean(text: str) -> str:
     """`text` without control characters, except line feed and tab, and without what turns the
-    direction of writing. Carriage returns go (they overwrite)."""
-    return _CONTROLS.sub("", text)
+    direction of writing. Carriage returns go (they overwrite); separators become line feeds."""
+    return _CONTROLS.sub("", _SEPARATORS.sub("\n", text))
 
 
 def one_line(text: str) -> str:

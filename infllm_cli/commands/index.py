@@ -50,7 +50,7 @@ def index(
         report(out, choice, sources, documents, max_tokens)
         return
 
-    from infllm.cli.memory import append_to_memory
+    from infllm.cli.appending import append_to_memory
     from infllm.cli.progress import peak_memory_bytes
     from infllm.cli.reading import (
         all_left_out,
