@@ -7,7 +7,7 @@ import re
 # Joiners (U+200C, U+200D) stay: scripts and emoji are spelled with them.
 UNSAFE = (
     "\x7f-\x9f"  # delete, C1 controls: U+009B begins an escape sequence
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # direction marks, embeddings, overrides, isolates
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # what turns the direction of writing
     "\u2028\u2029"  # separators of lines and paragraphs
     "\ufff9-\ufffb"  # interlinear annotations
     "\ud800-\udfff"  # lone surrogates: no characters, and no UTF-8
