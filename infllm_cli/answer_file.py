@@ -53,17 +53,18 @@ def _prompt_digest(engine: "Engine") -> str:
 class AnswerFile:
     """The answers of one run to many questions, gone on with by the next; a context manager.
 
-    Raises on entry:
-        UsageError: another run writes there; the file holds something else, answers that depend
-            on something else, or is none.
+    Raises on entry, before anything slow is done:
+        UsageError: another run writes there; the file is none, cannot be written, or holds
+            something else, which not even `restart` throws away.
     """
 
-    def __init__(self, path: str, depends_on: dict[str, Any], restart: bool) -> None:
+    def __init__(self, path: str, restart: bool) -> None:
         self.path = Path(path)
-        self.depends_on = depends_on
         self.restart = restart
         self.done: set[str] = set()
+        self.depends_on: dict[str, Any] = {}
         self._lock: int | None = None
+        self._there: list[dict[str, Any]] = []  # answers of earlier runs
 
     @property
     def key(self) -> str:
@@ -77,28 +78,20 @@ class AnswerFile:
         return self.path.with_name(f"{self.path.name}.key.json")
 
     def __enter__(self) -> "AnswerFile":
+        if self.path.exists() and not self.path.is_file():
+            raise UsageError(
+                f"{self.path} is not a regular file, and cannot be gone on with",
+                "--json prints the answers as lines of JSON",
+            )
         try:
-            if self.path.exists() and not self.path.is_file():
-                raise UsageError(
-                    f"{self.path} is not a regular file, and cannot be gone on with",
-                    "--json prints the answers as lines of JSON",
-                )
-            self.path.touch()
+            with self.path.open("ab"):
+                pass
             self._lock = lock(self.path)
             if self._lock is None:
                 raise UsageError(
                     f"another run is writing to {self.path}", "wait for its end, or name another"
                 )
-            if self.restart:
-                os.truncate(self.path, 0)
-            else:
-                self._go_on()
-            fields = json.dumps(self.depends_on, indent=1, ensure_ascii=False) + "\n"
-            replace_file(
-                self.beside,
-                fields.encode("utf-8", "backslashreplace"),
-                self.beside.with_name(f".{self.beside.name}.tmp"),
-            )
+            self._there = self._read()
         except OSError as error:
             self._close()
             raise UsageError(f"{self.path}: {error.strerror}", "name another file") from error
@@ -106,6 +99,26 @@ class AnswerFile:
             self._close()
             raise
         return self
+
+    def begin(self, depends_on: dict[str, Any]) -> None:
+        """Go on from the answers that are there, or begin anew; `done` are their questions.
+
+        Raises:
+            UsageError: those answers depend on something else, and no restart was asked for.
+        """
+        self.depends_on = depends_on
+        if self.restart:
+            self._there = []
+            os.truncate(self.path, 0)
+        if self._there:
+            self._refuse_others({line.get("key") for line in self._there})
+        self.done = {line["question"] for line in self._there}
+        fields = json.dumps(depends_on, indent=1, ensure_ascii=False) + "\n"
+        temporary = self.beside.with_name(f".{self.beside.name}.tmp")
+        try:
+            replace_file(self.beside, fields.encode("utf-8", "backslashreplace"), temporary)
+        except OSError as error:
+            raise UsageError(f"{self.beside}: {error.strerror}", "name another file") from error
 
     def __exit__(self, *exc: object) -> None:
         self._close()
@@ -129,8 +142,8 @@ class AnswerFile:
                 "the answers before are safe; make room and give the same command again",
             ) from error
 
-    def _go_on(self) -> None:
-        """Take the questions that are answered; a last line that was cut is taken away."""
+    def _read(self) -> list[dict[str, Any]]:
+        """The answers that are there; a last line that was cut is taken away."""
         data = self.path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
         rest = data[len(whole) :]
@@ -141,13 +154,11 @@ class AnswerFile:
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(
                 f"{self.path} holds something else than answers",
-                "name another file with --output, or begin anew with --restart",
+                "name another file with --output",
             ) from error
-        if lines:
-            self._refuse_others({line.get("key") for line in lines})
-        self.done = {str(line["question"]) for line in lines}
         if rest:
             os.truncate(self.path, len(whole))
+        return lines
 
     def _refuse_others(self, keys: set[Any]) -> None:
         if keys == {self.key}:

@@ -60,16 +60,17 @@ def ask_many(
     # Of all, and not of those left: where max_len cuts the document must not depend on that.
     longest = max(asked, key=len)
     with ExitStack() as stack:
+        file = None
+        if many.output is not None:
+            file = stack.enter_context(AnswerFile(many.output, many.restart))
         prepared = prepare(
             choice, sources, documents, out, question=longest, budget=budget, keep=keep
         )
         engine = stack.enter_context(prepared.engine)
         sampling = with_prompt_stops(engine, sampling)
         back = engine.config.read_back if read_back is None else read_back
-        file = None
-        if many.output is not None:
-            needs = answers_depend_on(prepared, sampling, back)
-            file = stack.enter_context(AnswerFile(many.output, needs, many.restart))
+        if file is not None:
+            file.begin(answers_depend_on(prepared, sampling, back))
         done = file.done if file is not None else set()
         left = [question for question in asked if question not in done]
         if done:
