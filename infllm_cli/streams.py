@@ -1,5 +1,6 @@
 """The standard streams, whatever state a caller left them in: closed, full, or nobody reading."""
 
+import errno
 import io
 import os
 import sys
@@ -34,9 +35,9 @@ class StandardOutput(io.TextIOWrapper):
 
 
 def _lost(error: OSError) -> LostOutput:
-    return LostOutput(
-        f"standard output: {error.strerror or error}", "what should stand there is not complete"
-    )
+    closed = error.errno == errno.EBADF
+    why = "it is closed" if closed else (error.strerror or str(error))
+    return LostOutput(f"standard output: {why}", "what should stand there is not complete")
 
 
 def settle_streams() -> None:

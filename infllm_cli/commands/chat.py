@@ -53,6 +53,8 @@ def chat(
             "standard input is where the questions come from",
             "index the document first: cat book.txt | infllm index - -o book.mem",
         )
+    if sys.stdin is None:
+        raise UsageError("standard input, where the questions come from, is closed", "")
     sampling = answering.sampling()
     engine, memory = remember(choice, sources, documents, out, budget=max_tokens, keep=not no_cache)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
