@@ -145,14 +145,14 @@ def find_sentences(
     for those that a second step needs."""
     assert engine.tokenizer is not None
     text = memory.collection.text
-    places = Evidence([attended_units(session)]).ranked()
+    places = [*Evidence([attended_units(session)]).ranked(), *session_sights(session)]
     first = supporting(memory.passages, places, question, "")
     first = [found for found in first[:FIRST_LOOK] if found.score >= OF_BEST * first[0].score]
     if not first:
         return []
     best = " ".join(text[first[0].start : first[0].stop].split())
     again = look(memory, [*engine.tokenizer.encode(f"\n\n{best}", inner=True), *tail_ids])
-    places = Evidence([attended_units(again)]).ranked()
+    places = [*Evidence([attended_units(again)]).ranked(), *session_sights(again)]
     seen = {(found.start, found.stop) for found in first}
     second = [
         found
