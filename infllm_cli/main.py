@@ -130,8 +130,12 @@ def _failure(error: BaseException, arguments: Sequence[str]) -> int:
         message = "out of memory on this machine"
         hint = "give fewer sources, or a smaller window: --set n_local=..., --set topk=..."
     elif message is None:
-        message = f"{type(error).__name__}: {error}"
-        hint = "this is a defect: run again with -v for the traceback, and report it"
+        if isinstance(error, OSError) and error.strerror:
+            where = f"{error.filename}: " if error.filename else ""
+            message, hint = f"{where}{error.strerror}", "run again with -v for the traceback"
+        else:
+            message = f"{type(error).__name__}: {error}"
+            hint = "this is a defect: run again with -v for the traceback, and report it"
         if verbose:
             tell("".join(traceback.format_exception(error)).rstrip())
     print_error(message, hint or "", _command_name(arguments), code, "--json" in arguments)

@@ -165,12 +165,12 @@ def _use_history() -> None:
     import os
 
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    path = Path(base).expanduser() / "infllm" / "history"
     try:
+        path = Path(base).expanduser() / "infllm" / "history"
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
         readline.read_history_file(path)
-    except OSError:
+    except (OSError, RuntimeError):  # no home, or none to write to
         return
     readline.set_history_length(1000)
     atexit.register(_save_history, path)

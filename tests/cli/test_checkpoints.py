@@ -1,5 +1,6 @@
 """How often a long reading is saved, and what becomes of it where saving fails."""
 
+import io
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -129,7 +130,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody(uid: int) -> Any:
         raise KeyError(f"getpwuid(): uid not found: {uid}")
 
-    for name in ("HOME", "INFLLM_CACHE_DIR", "XDG_CACHE_HOME"):
+    for name in ("HOME", "INFLLM_CACHE_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
 
@@ -161,6 +162,24 @@ def test_a_user_without_a_home_is_told_so_by_the_list(infllm, monkeypatch):
         assert result.code == 1
         assert result.err.startswith("error: this user has no home folder for a cache")
         assert "INFLLM_CACHE_DIR=" in result.err
+
+
+def test_a_user_without_a_home_may_chat_and_inspect(infllm, fakes, book, monkeypatch):
+    homeless(monkeypatch)
+    monkeypatch.setattr("sys.stdin", io.StringIO("What is the pass key?\n"))
+    assert infllm("chat", book, "--no-cache").out == "12345\n"
+    assert infllm("inspect", "--text", book).code == 0
+    assert infllm("presets", "list").code == 0
+
+
+def test_a_home_of_another_user_is_no_defect(monkeypatch, tmp_path):
+    def refuse(self: Any) -> bool:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("infllm.engine.config_layers.Path.is_file", refuse)
+    from infllm.engine import config_layers
+
+    assert config_layers._is_there(tmp_path / "config.yaml") is False
 
 
 def test_a_damaged_memory_that_cannot_be_removed_costs_no_answer(
