@@ -24,6 +24,7 @@ from infllm.cli.commands import (
 from infllm.cli.errors import ExitCode, LostOutput, exit_code, is_out_of_memory
 from infllm.cli.output import print_error
 from infllm.cli.streams import force_utf8, forget, settle_streams, tell
+from infllm.cli.text import clean
 
 ALIASES = {"query": "ask", "perplexity": "ppl"}
 # click's UsageError, wherever this version of typer keeps its click.
@@ -137,7 +138,7 @@ def _failure(error: BaseException, arguments: Sequence[str]) -> int:
             message = f"{type(error).__name__}: {error}"
             hint = "this is a defect: run again with -v for the traceback, and report it"
         if verbose:
-            tell("".join(traceback.format_exception(error)).rstrip())
+            tell(clean("".join(traceback.format_exception(error)).rstrip()))
     print_error(message, hint or "", _command_name(arguments), code, "--json" in arguments)
     return code
 

@@ -68,8 +68,8 @@ def _occupy(descriptor: int, mode: int) -> None:
 
 
 def force_utf8() -> None:
-    """UTF-8 on both streams whatever the locale says; what UTF-8 cannot hold becomes `?`."""
-    for stream in (sys.stdout, sys.stderr):
+    """UTF-8 on all streams whatever the locale says; what UTF-8 cannot hold becomes `?`."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(encoding="utf-8", errors="replace")

@@ -148,6 +148,13 @@ def test_no_question_on_standard_input(infllm, fakes, book, monkeypatch, data, m
     assert result.err.startswith(f"error: {message}\n")
 
 
+def test_bytes_that_are_no_text_end_no_conversation(infllm, fakes, book, monkeypatch):
+    fakes.answer = lambda text: " to" + text.rpartition("Question:")[2].removesuffix("\nAnswer:")
+    typed(monkeypatch, b"Caf\xe9?\nWhy?\n")
+    result = infllm("chat", book, "--no-cache")
+    assert (result.code, result.out) == (0, "to Caf\ufffd?\nto Why?\n")
+
+
 def test_source_and_question_cannot_both_be_standard_input(infllm, fakes, monkeypatch):
     typed(monkeypatch, b"Who?")
     result = infllm("ask", "-", "-")
