@@ -15,13 +15,10 @@ from tests.cli.memories import ANSWER, HARBOUR, kept
 BILLION = 10**9
 
 
-def engine(
-    parameters: int, layers: int, kv_heads: int, device: str = "cpu", **settings: Any
-) -> Any:
+def engine(parameters: int, layers: int, device: str = "cpu", **settings: Any) -> Any:
     """What `tokens_between` looks at, of a model of the shape of a Llama."""
-    config = load_config(
-        "pocket", {"model.n_local": 4096, "chunk_size": 512, **settings}, environ={}
-    )
+    settings = {"model.n_local": 4096, "chunk_size": 512, **settings}
+    config = load_config("pocket", settings, environ={})
     layer = SimpleNamespace(
         n_heads=32, n_kv_heads=8, head_dim=128, sliding_window=None,
         dtype=SimpleNamespace(itemsize=2), device=SimpleNamespace(type=device),

@@ -230,7 +230,7 @@ def test_restart_begins_anew_and_touches_nothing_else(bench, data, tmp_path):
     assert bench("--restart").code == 0
     (results,) = (tmp_path / "r").glob("*/*.jsonl")
     references = [json.loads(line)["references"] for line in results.read_text().splitlines()]
-    assert references == [["1111111"], ["2222222"]]
+    assert references == [[["1111111"]], [["2222222"]]]
     assert mine.read_text() == "mine"
     assert bench().code == 0
 
