@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -145,7 +145,8 @@ def _with_asked(
         return chosen
     if any((one.source, one.start) == (citation.source, citation.start) for one in chosen):
         return chosen
-    return [*chosen[: limit - 1], citation]
+    kept = chosen[: limit - 1]
+    return [*kept, replace(citation, score=min(citation.score, kept[-1].score))]
 
 
 def supporting(

@@ -253,6 +253,23 @@ def test_a_wrong_answer_does_not_outweigh_the_question():
     assert text[best.start : best.stop] == "The lamp of the pier was lit by Ada Finch."
 
 
+def test_the_sentence_with_most_of_the_question_is_cited_though_the_answer_is_anothers():
+    months = ("June", "July", "August", "December")
+    slips = [
+        document(
+            f"Month: {month}\nEmployee Ada Finch\nGross pay: {n}45.00\nNet pay: {n}00.50", month
+        )
+        for n, month in enumerate(months, 1)
+    ]
+    read = passages(*slips)
+    places = [(*read.tokens(0, 60), 1.0), *everywhere(read)]
+    found = cite(read, places, "What was the net pay in December?", "Ada Finch Gross pay: 145.00")
+    assert found[0].source == "June"
+    assert "Net pay: 400.50" in found[-1].quote
+    assert len(found) <= 3
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+
+
 def test_the_answer_decides_between_sentences_that_both_speak_to_the_question():
     text = "The lamp was lit by Ada. The lamp was lit by Bert. The lamp was lit by Cleo."
     read = passages(document(text))
