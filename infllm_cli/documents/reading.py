@@ -19,7 +19,7 @@ from infllm.cli.documents.errors import (
     SourceNotFound,
     Unreadable,
 )
-from infllm.cli.documents.folder import Found, content_reason, open_regular, walk
+from infllm.cli.documents.folder import VANISHED, Found, content_reason, open_regular, walk
 from infllm.cli.documents.kind import HEAD_BYTES, PARSED, sniff
 from infllm.cli.documents.limits import MIB, Limits
 from infllm.cli.documents.pdf import Progress, read_pdf
@@ -45,11 +45,11 @@ def read_sources(
     sources: Sequence[str],
     *,
     password: str | None = None,
+    main_text: bool | None = None,
+    outputs: bool = False,
     limits: Limits | None = None,
     stdin: BinaryIO | None = None,
     on_progress: Progress | None = None,
-    main_text: bool | None = None,
-    outputs: bool = False,
 ) -> Collection:
     """Reads files, folders, glob patterns and "-" (standard input) in the order given.
 
@@ -78,9 +78,7 @@ def read_sources(
             except DocumentError as error:
                 if found.named:
                     raise
-                skipped.append(
-                    Skipped(found.source, error.message.removeprefix(f"{found.source}: "))
-                )
+                skipped.append(Skipped(found.source, _why(error, found)))
                 continue
             if isinstance(document, Skipped):
                 skipped.append(document)
@@ -180,7 +178,7 @@ def _expand_glob(pattern: str, limits: Limits) -> Iterator[Found | Skipped]:
         what = "nothing matches" if glob.has_magic(pattern) else "no such file or folder"
         raise SourceNotFound(
             f"{pattern}: {what}",
-            f"Check the name; the current folder is {os.getcwd()}",
+            f"Check the name; the current folder is {_here()}",
         )
     files = sorted(m for m in matches if not os.path.isdir(m) or is_unpacked_book(m))
     for match in files:
@@ -188,6 +186,13 @@ def _expand_glob(pattern: str, limits: Limits) -> Iterator[Found | Skipped]:
     if not files:
         for match in sorted(matches):
             yield from walk(match, limits)
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed under our feet
+        return "deleted"
 
 
 def _inspect(found: Found, limits: Limits) -> tuple[str, int, str | None]:
@@ -230,14 +235,22 @@ class _Reader:
         main_text: bool | None,
         outputs: bool,
     ):
-        self.main_text = main_text
-        self.outputs = outputs
         self.worker = worker
         self.limits = limits
         self.password = password
+        self.main_text = main_text
+        self.outputs = outputs
         self.on_progress = on_progress
 
     def file(self, found: Found) -> Document | Skipped:
+        try:
+            return self._file(found)
+        except OSError as error:  # the file, or the folder around it, went away meanwhile
+            raise Unreadable(
+                f"{found.source}: {error.strerror or error}", "It changed while it was read."
+            ) from error
+
+    def _file(self, found: Found) -> Document | Skipped:
         kind, _, reason = _inspect(found, self.limits)
         if reason is not None:
             return Skipped(found.source, reason)
@@ -309,6 +322,13 @@ class _Reader:
             LeftOut(one["what"], one["count"], tuple(one["samples"])) for one in answer["left_out"]
         ]
         return Document(**answer)
+
+
+def _why(error: DocumentError, found: Found) -> str:
+    """The reason for skipping: a parser whose file is taken away says other things."""
+    if not os.path.exists(found.path):
+        return VANISHED
+    return error.message.removeprefix(f"{found.source}: ")
 
 
 def _nothing(sources: Sequence[str], skipped: list[Skipped]) -> NoText:
