@@ -9,7 +9,7 @@ from typing import Any
 import pypdf
 from pypdf import PageObject
 from pypdf.errors import DependencyError, FileNotDecryptedError, PyPdfError
-from pypdf.generic import DecodedStreamObject, NameObject
+from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
 from infllm.cli.documents.errors import Unreadable
 from infllm.cli.documents.pdf_backend import (
@@ -132,7 +132,8 @@ class PypdfBackend:
     def _is_xfa(self) -> bool:
         try:
             root = self.reader.root_object
-            return bool(root.get("/NeedsRendering")) and "/XFA" in root["/AcroForm"]
+            form = root["/AcroForm"].get_object() if root.get("/NeedsRendering") else None
+            return isinstance(form, DictionaryObject) and "/XFA" in form
         except BENT:
             return False
 
