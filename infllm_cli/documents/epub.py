@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from infllm.cli.documents.archive import Folder, Members
 from infllm.cli.documents.document import Document, SpanBuilder
 from infllm.cli.documents.epub_chapters import ChapterBuilder, mark_places
@@ -22,8 +20,6 @@ FAIRPLAY = "META-INF/sinf.xml"
 FONT_OBFUSCATION = frozenset(
     {"http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC"}
 )
-IMAGE = re.compile(r"""<(?:\w+:)?(?:img|image)\b((?:[^<>"']|"[^"<]*"|'[^'<]*')*)>""", re.I)
-ALT = re.compile(r"""(?<![\w:.-])(?:alt|aria-label)\s{0,8}=\s{0,8}["']\s*[^\s"']""", re.I)
 
 
 def read_epub(archive: Members) -> Document:
@@ -62,7 +58,7 @@ def read_epub(archive: Members) -> Document:
         spans,
         title=book.title(),
         warnings=book.warnings,
-        extractor="epub 2",
+        extractor="epub 3",
         left_out=reading.tally.left_out(),
     )
 
@@ -85,9 +81,6 @@ class _Reading:
         text = self._text(page)
         if text is None:
             return False
-        for image in IMAGE.finditer(text):
-            if not ALT.search(image[1]):
-                self.tally.add("image without text")
         labels = dict(self.labels.get(page.member or "", {}))
         text, found = mark_places(text, labels)
         # A label whose place is gone belongs to the page.
@@ -99,6 +92,7 @@ class _Reading:
         inner = ChapterBuilder(self.out, found, self.chapter, label)
         facts = extract_html(text, inner, xml=True, lines=False, chapter=inner.chapter)
         self.hidden += facts.hidden
+        self.tally.merge(facts.left_out)
         self.chapter = inner.chapter
         return self.out.length > before
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from infllm.cli.documents.document import LeftOut
 
 SAMPLES = 3
@@ -22,6 +24,13 @@ class Tally:
         if sample and len(samples) < SAMPLES and sample not in samples:
             samples.append(sample)
         self._found[what] = before + count, samples
+
+    def merge(self, others: Iterable[LeftOut]) -> None:
+        """Count in what a part of the document left out."""
+        for one in others:
+            self.add(one.what, count=one.count)
+            for sample in one.samples:
+                self.add(one.what, sample, count=0)
 
     def left_out(self) -> list[LeftOut]:
         return [

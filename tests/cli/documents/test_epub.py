@@ -173,7 +173,7 @@ def test_other_renditions_and_images_are_told(read) -> None:
     body = '<p>x<img src="a.png"/><img src="b.png" alt=""/><img src="c.png" alt="C"/>'
     document = read(book({"a.xhtml": body}, extra=extra))
     assert document.left_out == [
-        LeftOut("image without text", 2),
+        LeftOut("image without text", 1, ("a.png",)),  # an empty alt: there for the eye alone
         LeftOut("other rendition of the book", 1, ("other/b.opf",)),
     ]
 
