@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from infllm.engine.files.reader import open_memory
     from infllm.engine.files.tensor_file import Seal
     from infllm.engine.files.verification import CHECKED_WHOLE, Verification, verify
-    from infllm.engine.files.writer import MemoryWriter
+    from infllm.engine.files.writer import MemoryWriter, save
 
 __all__ = [
     "CHECKED_WHOLE",
@@ -32,6 +32,7 @@ __all__ = [
     "open_memory",
     "read_extra",
     "read_manifest",
+    "save",
     "settings_key",
     "tokenizer_digest",
     "verify",
@@ -60,6 +61,9 @@ __getattr__ = lazily(
             "Verification",
             "verify",
         ),
-        "writer": ("MemoryWriter",),
+        "writer": (
+            "MemoryWriter",
+            "save",
+        ),
     },
 )

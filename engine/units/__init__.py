@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from infllm.engine.units.call_pages import CallPages
     from infllm.engine.units.faiss_index import FaissIndex
     from infllm.engine.units.sizes import Estimate, estimate
+    from infllm.engine.units.slab import Run, by_unit
     from infllm.engine.units.slot_table import SlotTable
-    from infllm.engine.units.store import Run, UnitStore, by_unit
+    from infllm.engine.units.store import UnitStore
 
 __all__ = [
     "CallPages",
@@ -31,11 +32,11 @@ __getattr__ = lazily(
             "Estimate",
             "estimate",
         ),
-        "slot_table": ("SlotTable",),
-        "store": (
+        "slab": (
             "Run",
-            "UnitStore",
             "by_unit",
         ),
+        "slot_table": ("SlotTable",),
+        "store": ("UnitStore",),
     },
 )

@@ -1,0 +1,34 @@
+"""A session: reading tokens, scoring them, and generating more."""
+
+from typing import TYPE_CHECKING
+
+from infllm.engine.lazy import lazily
+
+if TYPE_CHECKING:
+    from infllm.engine.session.host import Host
+    from infllm.engine.session.reading import Progress
+    from infllm.engine.session.results import Stats, Token, UnitMass
+    from infllm.engine.session.session import Session
+
+__all__ = [
+    "Host",
+    "Progress",
+    "Session",
+    "Stats",
+    "Token",
+    "UnitMass",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "host": ("Host",),
+        "reading": ("Progress",),
+        "results": (
+            "Stats",
+            "Token",
+            "UnitMass",
+        ),
+        "session": ("Session",),
+    },
+)
