@@ -1,25 +1,37 @@
-# Everything happens in .venv, made here on first use. Needs Python >= 3.11 and pip, nothing else.
+# Environments are made here on first use. Needs Python >= 3.11 and pip, nothing else.
 #   make demo         ask the built-in model about an example PDF
-#   make test         lint, types and tests
-#   make test-compat  the engine's tests with the oldest transformers that is supported
+#   make test         lint, types and tests, with the packages that constraints.txt names
+#   make check        lint, types and the tests that load no model: the inner loop
+#   make test-newest  the tests with the newest release of every package
+#   make test-oldest  the tests with the oldest releases that pyproject.toml admits
+#   make constraints  constraints.txt anew, from the newest release of every package
 #   make test-gpu     kernels and engine on a CUDA device, against float64 and the CPU
 #   make kernels-report  registers, shared memory and spills of every Triton kernel on every card
 #   make clean        remove what these targets made
 
 BIN := .venv/bin
-COMPAT := .venv-compat/bin
 QUESTION := What is the special magic number for vague-harbor mentioned in the provided text?
+
+# More processes than this gain nothing: the longest test files set the time.
+PYTEST := -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+# Tests that need neither torch nor a model.
+LIGHT := tests/house/test_imports.py tests/cli/documents tests/cli/test_text.py \
+  tests/presets tests/engine/test_config.py
 
 # The first interpreter on the path that is new enough and can make environments.
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,\
   $(shell $(name) -c 'import sys, venv, ensurepip; print("$(name)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
 
-.PHONY: demo test lint types pytest test-compat test-gpu kernels-report clean
+.PHONY: demo test check lint types pytest test-newest test-oldest constraints test-gpu \
+  kernels-report clean
 
 demo: .venv/.installed
 	$(BIN)/infllm ask examples/field-report.pdf "$(QUESTION)"
 
 test: lint types pytest
+
+check: lint types
+	$(BIN)/python $(PYTEST) $(LIGHT)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
@@ -29,10 +41,29 @@ types: .venv/.installed-dev typings/infllm
 	$(BIN)/mypy
 
 pytest: .venv/.installed-dev
-	$(BIN)/pytest
+	$(BIN)/python $(PYTEST)
 
-test-compat: .venv-compat/.installed
-	$(COMPAT)/pytest tests/engine
+# Those tests that hold what constraints.txt says are of one environment alone: -m 'not pinned'.
+test-newest: .venv-newest/.installed
+	.venv-newest/bin/python -m pip list
+	.venv-newest/bin/python $(PYTEST) -m 'not pinned'
+
+test-oldest: .venv-oldest/.installed
+	.venv-oldest/bin/python -m pip list
+	.venv-oldest/bin/python $(PYTEST) -m 'not pinned'
+
+# Another torch means gigabytes and another triton (its wheel for CUDA names which): by hand, as in
+# make constraints TORCH=2.14.1 TRITON=3.8.0
+TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
+TRITON ?= $(shell sed -n 's/^triton==//p' constraints.txt)
+
+constraints:
+	rm -rf .venv-constraints
+	$(MAKE) .venv-constraints
+	$(call install,.venv-constraints,'torch==$(TORCH)' 'triton==$(TRITON)',.[dev])
+	.venv-constraints/bin/python -m tests.house.environment installed > constraints.new
+	mv constraints.new constraints.txt
+	rm -rf .venv-constraints
 
 # With PYTHON_GPU=python3, say, on a machine whose own Python has torch for its GPU.
 PYTHON_GPU ?= $(BIN)/python
@@ -44,22 +75,32 @@ test-gpu: $(if $(findstring $(BIN),$(PYTHON_GPU)),.venv/.installed-dev)
 kernels-report: .venv/.installed-dev
 	$(BIN)/python -m infllm.kernels.report
 
-.venv .venv-compat:
+.venv .venv-newest .venv-oldest .venv-constraints:
 	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 with venv found" >&2; \
 	  echo "hint: install one (on Debian and Ubuntu also python3-venv), or: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $@
 
+# $(1): environment, $(2): what else to ask for or hold to, $(3): this project, with its extras.
+# Without isolation, or the newest setuptools would build it whatever the constraints say.
+install = $(1)/bin/python -m pip install --quiet $(2) 'setuptools>=77' && \
+  $(1)/bin/python -m pip install --quiet $(2) --no-build-isolation -e '$(3)'
+
 # An install is repeated when what it installs changed.
 .venv/.installed: pyproject.toml constraints.txt | .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(call install,.venv,-c constraints.txt,.)
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(call install,.venv,-c constraints.txt,.[dev])
 	@touch $@ .venv/.installed
 
-.venv-compat/.installed: pyproject.toml constraints.txt | .venv-compat
-	$(COMPAT)/python -m pip install --quiet -c constraints.txt -e '.[dev]' 'transformers==5.14.*'
+.venv-newest/.installed: pyproject.toml | .venv-newest
+	$(call install,.venv-newest,--upgrade --upgrade-strategy eager,.[dev])
+	@touch $@
+
+.venv-oldest/.installed: pyproject.toml | .venv-oldest
+	$(PYTHON) -m tests.house.environment oldest > .venv-oldest/constraints.txt
+	$(call install,.venv-oldest,-c .venv-oldest/constraints.txt,.[dev])
 	@touch $@
 
 # The folders of this repository under the names they are imported by, for type checkers.
@@ -71,6 +112,6 @@ typings/infllm:
 	ln -sfn ../../presets $@/presets
 
 clean:
-	rm -rf .venv .venv-compat typings/infllm build dist *.egg-info
+	rm -rf .venv .venv-* typings/infllm build dist *.egg-info constraints.new
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,39 +1,50 @@
-"""Seconds until `infllm --help` is done: median of 10 fresh processes, beside a bare interpreter.
+"""How long `infllm --help` takes beside a bare interpreter and beside importing typer alone.
 
-python benchmarks/startup.py
+    python benchmarks/startup.py
+
+Processor seconds of fresh processes, one of each kind in turn; medians, and the median of the
+ratios taken round by round, so that other work on the machine hits all kinds alike.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-RUNS = 10
+RUNS = 20
 
 
-def seconds(command: list[str]) -> float:
-    """Median wall time of `command` over RUNS runs, after one to warm the file cache."""
-    taken = []
-    for _ in range(RUNS + 1):
-        began = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken[1:])
+def processor_seconds(command: list[str]) -> float:
+    before = os.times()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    after = os.times()
+    return sum(after[2:4]) - sum(before[2:4])
 
 
 def main() -> None:
-    infllm = str(Path(sys.executable).parent / "infllm")
-    figures = {
-        "benchmark": "startup",
-        "help_seconds": round(seconds([infllm, "--help"]), 3),
-        "python_seconds": round(seconds([sys.executable, "-c", "pass"]), 3),
-        "runs": RUNS,
+    commands = {
+        "help": [str(Path(sys.executable).parent / "infllm"), "--help"],
+        "typer": [sys.executable, "-c", "import typer"],
+        "python": [sys.executable, "-c", "pass"],
     }
-    print(f"infllm --help: {figures['help_seconds']} s, bare python: {figures['python_seconds']} s")
+    rounds = [
+        {name: processor_seconds(command) for name, command in commands.items()}
+        for _ in range(RUNS + 1)
+    ][1:]  # the first warms the file cache
+    figures: dict[str, object] = {"benchmark": "startup", "runs": RUNS}
+    for name in commands:
+        figures[f"{name}_seconds"] = round(statistics.median(one[name] for one in rounds), 3)
+    ratio = statistics.median(one["help"] / one["typer"] for one in rounds)
+    figures["help_by_typer"] = round(ratio, 2)
+    print(
+        f"infllm --help: {figures['help_seconds']} s of processor time, "
+        f"importing typer: {figures['typer_seconds']} s, "
+        f"bare python: {figures['python_seconds']} s; help / typer: {ratio:.2f}"
+    )
     print(json.dumps(figures))
 
 

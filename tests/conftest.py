@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+# Models of the tests are tiny: a second thread only waits, and beside other work for milliseconds
+# at each operation. Before torch is imported, and for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 

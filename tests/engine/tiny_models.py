@@ -76,7 +76,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "mpt": ({"d_model": 64, "n_heads": 4, "n_layers": 2}, "ALiBi"),
     "gpt2": ({"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 512}, "learned positions"),
     "opt": ({"ffn_dim": 96, "word_embed_proj_dim": 64}, "learned positions"),
-    "gptj": ({"n_embd": 64, "n_head": 4, "n_layer": 2, "rotary_dim": 8}, "attention"),
+    "gptj": (
+        {"n_embd": 64, "n_head": 4, "n_layer": 2, "rotary_dim": 8},
+        "rotates its queries|attention",
+    ),
     "llama4_text": (
         {
             "num_local_experts": 2, "num_experts_per_tok": 1, "intermediate_size_mlp": 96,
