@@ -27,7 +27,7 @@ from infllm.engine.files import (
     settings_key,
     tokenizer_digest,
 )
-from infllm.engine.session import Host, Session
+from infllm.engine.session import Backing, Session
 from infllm.engine.text import Tokenizer
 from infllm.engine.units import Estimate, estimate
 
@@ -96,8 +96,8 @@ class Engine:
         config = self.config
         if overrides:
             config = _resolved(config.with_overrides(overrides), self.dtype)
-        host = Host(self.attachment, self.recorder, self.eos_ids, self._key, save)
-        return Session(host, config.model, config.chunk_size, start)
+        backing = Backing(self.attachment, self.recorder, self.eos_ids, self._key, save)
+        return Session(backing, config.model, config.chunk_size, start)
 
     @property
     def record(self) -> Record | None:

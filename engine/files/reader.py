@@ -66,7 +66,7 @@ def open_memory(
 def _restore(session: Session, files: Files) -> None:
     state = files.state
     told = state.metadata
-    device = session.host.attachment.device
+    device = session.backing.attachment.device
     logits = state["logits"].to(device, copy=True) if "logits" in state.names else None
     session.restore(
         Progress(

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 from infllm.engine.lazy import lazily
 
 if TYPE_CHECKING:
-    from infllm.engine.session.host import Host
+    from infllm.engine.session.backing import Backing
     from infllm.engine.session.reading import Progress
     from infllm.engine.session.results import Stats, Token, UnitMass
     from infllm.engine.session.session import Session
 
 __all__ = [
-    "Host",
+    "Backing",
     "Progress",
     "Session",
     "Stats",
@@ -22,7 +22,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "host": ("Host",),
+        "backing": ("Backing",),
         "reading": ("Progress",),
         "results": (
             "Stats",

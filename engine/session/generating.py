@@ -45,7 +45,7 @@ class Generating(Stepping):
             UnsupportedCall: nothing has been read, so that there is nothing to go on from.
         """
         sampler = Sampler(temperature, top_p, top_k, repetition_penalty, seed)
-        stop = self.host.eos_ids | frozenset(stop_ids or ())
+        stop = self.backing.eos_ids | frozenset(stop_ids or ())
         began = time.perf_counter()
         try:
             self.end(units)

@@ -18,7 +18,7 @@ from infllm.engine.policies import Policy, make_policy, run_policy
 
 if TYPE_CHECKING:
     from infllm.engine.config import ModelConfig
-    from infllm.engine.session.host import Host
+    from infllm.engine.session.backing import Backing
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,15 @@ class Reading:
     It is a `Memory` for the passes of the attached model.
     """
 
-    def __init__(self, host: Host, config: ModelConfig, chunk_size: int, start: int = 0) -> None:
-        self.host = host
+    def __init__(
+        self, backing: Backing, config: ModelConfig, chunk_size: int, start: int = 0
+    ) -> None:
+        self.backing = backing
         self.config = config
         self.chunk_size = chunk_size
         self.start = start
         self.policies: dict[int, Policy] = {
-            layer.index: make_policy(config, layer) for layer in host.attachment.layers
+            layer.index: make_policy(config, layer) for layer in backing.attachment.layers
         }
         self._pending: list[int] = []
         self._offset = 0  # tokens of the open segment that have been forwarded
@@ -102,7 +104,7 @@ class Reading:
 
     def check_ids(self, ids: Sequence[int]) -> None:
         """Raises ConfigError for ids outside of the model's vocabulary."""
-        self.host.attachment.check_ids(ids)
+        self.backing.attachment.check_ids(ids)
 
     def _accept(self, ids: Iterable[int]) -> list[int]:
         ids = [int(i) for i in ids] if not isinstance(ids, list) else ids
@@ -187,7 +189,7 @@ class Reading:
     def _forward(self, ids: Sequence[int], hidden: list[Tensor] | None = None) -> None:
         """One pass over `ids`; collects the hidden states [1, T, M] in `hidden` when given."""
         began = time.perf_counter()
-        attachment = self.host.attachment
+        attachment = self.backing.attachment
         tokens = torch.tensor([ids], device=attachment.device)
         positions = torch.arange(len(ids), device=tokens.device)[None]
         self._own_pass = True
@@ -206,7 +208,7 @@ class Reading:
         """The error that tells how far reading came and what would help."""
         gc.collect()
         return OutOfMemory(
-            f"out of memory on {self.host.attachment.device} at token {self.length}",
+            f"out of memory on {self.backing.attachment.device} at token {self.length}",
             "lower chunk_size, topk or max_cached_block, or store units as kv_dtype int8",
         )
 

@@ -53,13 +53,13 @@ class Scoring(Stepping):
         return ids
 
     def _no_logits(self) -> Tensor:
-        return torch.empty(0, self.host.attachment.vocab_size)
+        return torch.empty(0, self.backing.attachment.vocab_size)
 
     def _logits(self, states: Tensor) -> Iterator[Tensor]:
         """float32 [n, vocab] blocks of hidden states [1, T, M], each of bounded size."""
-        rows = max(1, LOGIT_BYTES // (4 * self.host.attachment.vocab_size))
+        rows = max(1, LOGIT_BYTES // (4 * self.backing.attachment.vocab_size))
         for part in states.split(rows, dim=1):
-            yield self.host.attachment.head(part)[0]
+            yield self.backing.attachment.head(part)[0]
 
     @torch.no_grad()
     def nll(self, ids: Sequence[int]) -> Iterator[Tensor]:
@@ -92,7 +92,7 @@ class Scoring(Stepping):
         self._forward(chunk, hidden)
         if unscored >= len(chunk):
             return torch.empty(0)
-        target = torch.tensor(chunk, device=self.host.attachment.device)
+        target = torch.tensor(chunk, device=self.backing.attachment.device)
         first = max(unscored, 1)
         losses = []
         if unscored == 0 and before is not None:

@@ -43,12 +43,12 @@ class Session(Scoring, Generating):
         Raises:
             MemoryFileError: `locked`, `foreign`, `newer`, `full`, `storage`. What was there stays.
         """
-        self.host.save(self, folder, extra=extra, extra_files=extra_files)
+        self.backing.save(self, folder, extra=extra, extra_files=extra_files)
 
     @property
     def key(self) -> dict[str, Any]:
         """What this memory depends on: model, tokenizer and the settings that change numbers."""
-        return self.host.key(self.config, self.chunk_size)
+        return self.backing.key(self.config, self.chunk_size)
 
     @property
     def stats(self) -> Stats:

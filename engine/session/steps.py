@@ -54,7 +54,7 @@ class Stepping(Reading):
 
     def _recording(self) -> Decoder | None:
         """Recorded steps that the next one may be, made where they can be."""
-        recorder, watch = self.host.recorder, self._watch_units
+        recorder, watch = self.backing.recorder, self._watch_units
         record = recorder.record if self.config.cuda_graphs else None
         policies = None if record is None else all_recordable(self.policies.values())
         if policies is None or record is None:
@@ -63,7 +63,7 @@ class Stepping(Reading):
             self._decoder = None  # its memory goes before there is another
             call = Call(0, self.position, watch, recorded=True)
             try:
-                self._decoder = Decoder(self.host.attachment, self, policies, call, record)
+                self._decoder = Decoder(self.backing.attachment, self, policies, call, record)
             except RuntimeError as error:
                 recorder.give_up(str(error))
         return self._decoder

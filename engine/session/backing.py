@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Host:
+class Backing:
     """The model that a session reads with, and what only the engine knows."""
 
     attachment: Attachment
