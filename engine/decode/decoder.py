@@ -28,7 +28,6 @@ class StepMemory:
     under_way = True
 
     def __init__(self, memory: Memory, call: Call) -> None:
-        self._memory = memory
         self._call = call
         self.length = memory.length
         self.n_layers = memory.n_layers
