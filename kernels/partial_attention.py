@@ -46,6 +46,13 @@ class Band:
         start = 0 if self.high is None else self.offset + n_queries - self.high
         return min(max(0, start), stop), stop
 
+    def edges(self, n_queries: int, n_keys: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Keys (start, stop) before and behind the clear ones that some query sees."""
+        start, stop = self.clear(n_queries, n_keys)
+        first = 0 if self.high is None else min(max(0, self.offset - self.high + 1), start)
+        last = max(min(n_keys, self.offset + n_queries - self.low), stop)
+        return (first, start), (stop, last)
+
 
 @dataclass(frozen=True, eq=False)
 class Part:

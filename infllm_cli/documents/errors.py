@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from infllm.cli.errors import ExitCode, InfllmError
 
+COPY_AGAIN = "Download or copy the file again."
+
 
 class DocumentError(InfllmError):
     """A source that gives no text. Exit status 3 unless a subclass says otherwise."""

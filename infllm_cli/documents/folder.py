@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from infllm.cli.documents.archive import folder_bytes, is_unpacked_book
 from infllm.cli.documents.document import Skipped
 from infllm.cli.documents.errors import LimitExceeded, Unreadable
 from infllm.cli.documents.ignore import IgnoreRules
@@ -93,7 +94,9 @@ def walk(folder: str, limits: Limits) -> Iterator[Found | Skipped]:
             elif entry.is_dir(follow_symlinks=False):
                 if entry.name in VERSION_CONTROL:
                     continue
-                if depth + 1 > limits.depth:
+                if is_unpacked_book(entry.path):
+                    yield Found(entry.path, source, folder_bytes(entry.path))
+                elif depth + 1 > limits.depth:
                     yield Skipped(source, f"more than {limits.depth} folders deep")
                 else:
                     folders.append((entry.path, source, depth + 1, rules))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
+from infllm.cli.documents.archive import folder_bytes, is_unpacked_book
 from infllm.cli.documents.document import Collection, Document, LeftOut, Skipped, Span
 from infllm.cli.documents.errors import (
     DocumentError,
@@ -143,6 +144,8 @@ def _expand_one(source: str, limits: Limits) -> Iterator[Found | Skipped]:
         yield Found(STDIN, STDIN, 0, named=True)
     elif "\0" in source:
         raise SourceNotFound("a source name holds a NUL character", "Check the names given.")
+    elif is_unpacked_book(source):
+        yield Found(source, source, folder_bytes(source), named=True)
     elif os.path.isdir(source):
         yield from walk(source, limits)
     elif os.path.lexists(source):
@@ -174,7 +177,7 @@ def _expand_glob(pattern: str, limits: Limits) -> Iterator[Found | Skipped]:
             f"{pattern}: {what}",
             f"Check the name; the current folder is {os.getcwd()}",
         )
-    files = sorted(match for match in matches if not os.path.isdir(match))
+    files = sorted(m for m in matches if not os.path.isdir(m) or is_unpacked_book(m))
     for match in files:
         yield Found(match, match, _size(match))
     if not files:
@@ -184,6 +187,9 @@ def _expand_glob(pattern: str, limits: Limits) -> Iterator[Found | Skipped]:
 
 def _inspect(found: Found, limits: Limits) -> tuple[str, int, str | None]:
     """Kind, size in bytes, and why the file is to be skipped, by its first bytes."""
+    if is_unpacked_book(found.path):
+        _check_size(found.source, "epub", found.bytes, limits)
+        return "epub", found.bytes, None
     descriptor, status = open_regular(found.path, found.source)
     with os.fdopen(descriptor, "rb") as file:
         try:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from infllm.cli.documents.archive import Archive
+from infllm.cli.documents.archive import Archive, Folder, Members
 from infllm.cli.documents.document import Document, SpanBuilder
 from infllm.cli.documents.errors import DocumentError, LimitExceeded, NoText, Unreadable
 from infllm.cli.documents.kind import unsupported
@@ -47,15 +47,20 @@ class Parser:
         )
 
     def archive(self, path: str, source: str, limits: Limits) -> Answer:
-        from infllm.cli.documents.docx import BODY, read_docx
-        from infllm.cli.documents.epub import CONTAINER, read_epub
+        from infllm.cli.documents.docx import read_docx
+        from infllm.cli.documents.docx_package import main_part
+        from infllm.cli.documents.epub import is_book, read_epub
 
-        with Archive(path, source, limits) as archive:
-            if CONTAINER in archive.names:
+        opened = Folder if os.path.isdir(path) else Archive
+        with opened(path, source, limits) as archive:
+            if is_book(archive):
                 return _answer(read_epub(archive))
-            if BODY in archive.names:
+            other = _archive_format(archive)
+            if other is not None:
+                raise unsupported(source, other)
+            if main_part(archive) or any(name.startswith("word/") for name in archive.names):
                 return _answer(read_docx(archive))
-            raise unsupported(source, _archive_format(archive.names))
+            raise unsupported(source, "a zip archive")
 
     def pdf_open(self, path: str, source: str, password: str | None, backend: str | None) -> Answer:
         from infllm.cli.documents.pdf_open import open_pdf
@@ -75,15 +80,15 @@ def _answer(document: Document) -> Answer:
     return asdict(document) | {"spans": spans}
 
 
-def _archive_format(names: set[str]) -> str:
+def _archive_format(archive: Members) -> str | None:
     for member, what in (
         ("xl/workbook.xml", "an Excel workbook (.xlsx)"),
         ("ppt/presentation.xml", "a PowerPoint presentation (.pptx)"),
         ("content.xml", "an OpenDocument file (.odt, .ods, .odp)"),
     ):
-        if member in names:
+        if archive.find(member) is not None:
             return what
-    return "a zip archive"
+    return None
 
 
 def serve(limit: int) -> None:

@@ -7,25 +7,31 @@ from dataclasses import replace
 import pytest
 import torch
 
-from infllm.kernels import attend as dispatch
+from infllm.kernels import attend_cpu
 from infllm.kernels.attend import attend, attend_reference
 from infllm.kernels.partial_attention import Band, Part
 from infllm.kernels.quantize import dequantize, quantize
 from infllm.kernels.rotate import Rope, rotate
 from tests.kernels.parts import Shape, normal, one_shot, rms_error
 
+PATHS = {"fused": 10**12, "flash": -1, "reference": None}  # and the threshold that leads there
 CLOSE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}  # relative RMS
 
 
 def every_path(
     monkeypatch: pytest.MonkeyPatch, parts: list[Part], scale: float, **more: object
 ) -> dict[str, torch.Tensor]:
-    """Outputs of the reference and of what the dispatch chooses below and above its threshold."""
-    outputs = {"reference": attend_reference(parts, scale, **more)[0]}  # type: ignore[arg-type]
-    for name, threshold in (("fused", 10**12), ("flash", -1)):
-        monkeypatch.setattr(dispatch, "FUSED_LOGITS", threshold)
-        outputs[name] = attend(parts, scale, **more)[0]  # type: ignore[arg-type]
-    return outputs
+    """Outputs of the reference and of what a CPU takes below and above its threshold."""
+    return {path: on_path(monkeypatch, path, parts, scale, **more)[0] for path in PATHS}
+
+
+def on_path(
+    monkeypatch: pytest.MonkeyPatch, path: str, parts: list[Part], scale: float, **more: object
+) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+    if path == "reference":
+        return attend_reference(parts, scale, **more)  # type: ignore[arg-type]
+    monkeypatch.setattr(attend_cpu, "FUSED_LOGITS", PATHS[path])
+    return attend(parts, scale, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("n", [1, 7, 63, 65, 128, 1000])
@@ -96,9 +102,11 @@ def test_softcap_and_sinks(monkeypatch: pytest.MonkeyPatch) -> None:
             assert rms_error(o, want) < CLOSE[torch.float32], (path, more)
 
 
-@pytest.mark.parametrize("path", [attend, attend_reference])
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("softcap", [None, 5.0])
-def test_mass_is_the_weight_of_the_joint_softmax(path: object, softcap: float | None) -> None:
+def test_mass_is_the_weight_of_the_joint_softmax(
+    monkeypatch: pytest.MonkeyPatch, path: str, softcap: float | None
+) -> None:
     shape = Shape(t=5)
     q, far = shape.query(0), shape.query(1)
     parts = [
@@ -106,7 +114,7 @@ def test_mass_is_the_weight_of_the_joint_softmax(path: object, softcap: float | 
         shape.paged(far, 3, 8, seed=14, mass="page"),
         shape.dense(6, far, seed=16),
     ]
-    o, masses = path(parts, 0.25, softcap)  # type: ignore[operator]
+    o, masses = on_path(monkeypatch, path, parts, 0.25, softcap=softcap)
     want, weights = one_shot(parts, 0.25, softcap)
     assert rms_error(o, want) < CLOSE[torch.float32]
     assert masses[2] is None
@@ -115,15 +123,28 @@ def test_mass_is_the_weight_of_the_joint_softmax(path: object, softcap: float | 
     torch.testing.assert_close(masses[1][0].double(), pages, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("path", [attend, attend_reference])
-def test_page_mass_of_tables_per_head(path: object) -> None:
+@pytest.mark.parametrize("path", PATHS)
+def test_page_mass_of_tables_per_head(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     shape = Shape(t=2)
     q = shape.query()
     parts = [shape.dense(4, q), shape.paged(q, 3, 8, groups=4, mass="page")]
-    _, masses = path(parts, 0.25)  # type: ignore[operator]
+    _, masses = on_path(monkeypatch, path, parts, 0.25)
     _, weights = one_shot(parts, 0.25)
     pages = weights[1].sum(dim=1).view(4, 3, 8).sum(dim=-1)
     torch.testing.assert_close(masses[1][0].double(), pages, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("t", [512, 300])
+def test_masses_of_a_long_window(monkeypatch: pytest.MonkeyPatch, t: int) -> None:
+    """Longer than one step of the second pass, with keys hidden at both ends."""
+    shape = Shape(h=4, hkv=2, t=t, d=16)
+    q, far = shape.query(0), shape.query(1)
+    near = shape.dense(900 + t, q, band=Band(900, 0, 900), mass="column")
+    parts = [near, shape.paged(far, 3, 8, seed=14, mass="page")]
+    _, weights = one_shot(parts, 0.25)
+    _, masses = on_path(monkeypatch, "flash", parts, 0.25)
+    assert masses[0] is not None
+    torch.testing.assert_close(masses[0][0].double(), weights[0].sum(dim=1), atol=2e-5, rtol=0)
 
 
 def test_a_part_that_one_query_does_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,14 +241,14 @@ def test_batches_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
             table=torch.cat(tables), mass="page",  # type: ignore[arg-type]
         ),
     ]  # fmt: skip
-    for path in (attend, attend_reference):
-        o, masses = path(parts, 0.25)
+    for path in PATHS:
+        o, masses = on_path(monkeypatch, path, parts, 0.25)
         for b, (own, dense, paged) in enumerate(rows):
             alone = [
                 Part(own, dense.k, dense.v, band=Band(6, 0)),
                 Part(own, paged.k, paged.v, table=paged.table, mass="page"),
             ]
-            want, want_masses = path(alone, 0.25)
+            want, want_masses = on_path(monkeypatch, path, alone, 0.25)
             torch.testing.assert_close(o[b], want[0])
             torch.testing.assert_close(masses[1][b], want_masses[1][0])
 

@@ -207,7 +207,7 @@ def test_the_environment_chooses_the_kernels(monkeypatch: pytest.MonkeyPatch) ->
         return lambda *args: (asked.append(name), [None])
 
     monkeypatch.setattr("infllm.kernels.dispatch._triton", {"attend": spy("triton")})
-    monkeypatch.setattr("infllm.kernels.attend._attend_fused", spy("torch"))
+    monkeypatch.setattr("infllm.kernels.attend_cpu._attend_fused", spy("torch"))
     dispatch.attend(parts, 0.25)
     for name in ("triton", "torch"):
         monkeypatch.setenv("INFLLM_KERNELS", name)
