@@ -12,42 +12,17 @@ if TYPE_CHECKING:
     from infllm.engine.attachment.selfcheck import compare, expected_logits
 
 __all__ = [
-    "Attachment",
-    "Call",
-    "Layer",
-    "Memory",
-    "Rotary",
-    "SessionCache",
-    "Softmax",
-    "UnitUse",
-    "compare",
-    "expected_logits",
-    "load_parts",
-    "refuse_by_config",
-]
+    "Attachment", "Call", "Layer", "Memory", "Rotary", "SessionCache", "Softmax", "UnitUse",
+    "compare", "expected_logits", "load_parts", "refuse_by_config",
+]  # fmt: skip
 
 __getattr__ = lazily(
     __name__,
     {
-        "attachment": (
-            "Attachment",
-            "refuse_by_config",
-        ),
-        "cache": (
-            "Memory",
-            "SessionCache",
-        ),
-        "layer": (
-            "Call",
-            "Layer",
-            "Rotary",
-            "Softmax",
-            "UnitUse",
-        ),
+        "attachment": ("Attachment", "refuse_by_config"),
+        "cache": ("Memory", "SessionCache"),
+        "layer": ("Call", "Layer", "Rotary", "Softmax", "UnitUse"),
         "loading": ("load_parts",),
-        "selfcheck": (
-            "compare",
-            "expected_logits",
-        ),
+        "selfcheck": ("compare", "expected_logits"),
     },
 )

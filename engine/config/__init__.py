@@ -25,4 +25,4 @@ __all__ = [
     "load_config",
     "read_model_config",
     "trained_length",
-]
+]  # fmt: skip

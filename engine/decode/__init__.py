@@ -11,28 +11,14 @@ if TYPE_CHECKING:
     from infllm.engine.decode.sampling import Sampler
     from infllm.engine.decode.step_tokens import StepTokens
 
-__all__ = [
-    "Decoder",
-    "Record",
-    "Recordable",
-    "Recorder",
-    "Sampler",
-    "StepTokens",
-    "all_recordable",
-]
+__all__ = ["Decoder", "Record", "Recordable", "Recorder", "Sampler", "StepTokens", "all_recordable"]
 
 __getattr__ = lazily(
     __name__,
     {
-        "decoder": (
-            "Decoder",
-            "all_recordable",
-        ),
+        "decoder": ("Decoder", "all_recordable"),
         "recordable": ("Recordable",),
-        "recorder": (
-            "Record",
-            "Recorder",
-        ),
+        "recorder": ("Record", "Recorder"),
         "sampling": ("Sampler",),
         "step_tokens": ("StepTokens",),
     },

@@ -10,25 +10,14 @@ if TYPE_CHECKING:
     from infllm.engine.session.results import Stats, Token, UnitMass
     from infllm.engine.session.session import Session
 
-__all__ = [
-    "Backing",
-    "Progress",
-    "Session",
-    "Stats",
-    "Token",
-    "UnitMass",
-]
+__all__ = ["Backing", "Progress", "Session", "Stats", "Token", "UnitMass"]
 
 __getattr__ = lazily(
     __name__,
     {
         "backing": ("Backing",),
         "reading": ("Progress",),
-        "results": (
-            "Stats",
-            "Token",
-            "UnitMass",
-        ),
+        "results": ("Stats", "Token", "UnitMass"),
         "session": ("Session",),
     },
 )

@@ -13,29 +13,17 @@ if TYPE_CHECKING:
     from infllm.engine.units.store import UnitStore
 
 __all__ = [
-    "CallPages",
-    "Estimate",
-    "FaissIndex",
-    "Run",
-    "SlotTable",
-    "UnitStore",
-    "by_unit",
+    "CallPages", "Estimate", "FaissIndex", "Run", "SlotTable", "UnitStore", "by_unit",
     "estimate",
-]
+]  # fmt: skip
 
 __getattr__ = lazily(
     __name__,
     {
         "call_pages": ("CallPages",),
         "faiss_index": ("FaissIndex",),
-        "sizes": (
-            "Estimate",
-            "estimate",
-        ),
-        "slab": (
-            "Run",
-            "by_unit",
-        ),
+        "sizes": ("Estimate", "estimate"),
+        "slab": ("Run", "by_unit"),
         "slot_table": ("SlotTable",),
         "store": ("UnitStore",),
     },
