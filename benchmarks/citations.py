@@ -139,7 +139,7 @@ def examine(
             sum(citation.verified for citation in cited),
             sum(ok for citation, ok in zip(cited, verbatim, strict=True) if citation.verified),
             len(cited),
-            round(reply.seconds + reply.answer.seconds, 3),
+            round(reply.seconds + reply.answering, 3),
         )
 
 

@@ -84,8 +84,8 @@ def answers(engine: Engine, memory: Memory) -> list[dict[str, Any]]:
                     "answer": reply.answer.text,
                     "pieces": reply.answer.pieces,
                     "citations": [citation.fields for citation in reply.citations],
-                    "seconds_to_first_token": round(reply.seconds, 3),
-                    "seconds": round(reply.seconds + reply.answer.seconds, 3),
+                    "seconds_to_first_token": round(reply.seconds + reply.seconds_back, 3),
+                    "seconds": round(reply.seconds + reply.answering, 3),
                 }
             )
     return rows

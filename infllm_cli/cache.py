@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infllm.cli.errors import UsageError
+from infllm.cli.errors import InfllmError, UsageError
 from infllm.cli.text import size
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ class Kept:
         return self.folder.name.removesuffix(SUFFIX)
 
 
+class CacheUnavailable(InfllmError):
+    """There is no place for the cache."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Bytes of all memories together, and of one."""
@@ -73,12 +77,23 @@ def parse_size(text: str, name: str) -> int:
 
 
 def cache_folder() -> Path:
-    """Where memories are kept; it may not exist yet."""
+    """Where memories are kept; it may not exist yet. Raises CacheUnavailable."""
     named = os.environ.get("INFLLM_CACHE_DIR")
-    if named:
-        return Path(named).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "infllm" / "memories"
+    try:
+        return Path(named).expanduser() if named else Path(base).expanduser() / "infllm/memories"
+    except RuntimeError as error:  # as in containers: neither HOME nor an entry for the user
+        raise CacheUnavailable(
+            "this user has no home folder for a cache (INFLLM_CACHE_DIR names another)",
+            "name a folder: INFLLM_CACHE_DIR=/some/where",
+        ) from error
+
+
+def why(error: Exception) -> str:
+    """In words, why the cache cannot be used."""
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    return str(getattr(error, "message", error))
 
 
 def place_of(engine: "Engine", plan: "Plan") -> Path:

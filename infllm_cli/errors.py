@@ -56,6 +56,15 @@ class MissingExtra(InfllmError):
     code = ExitCode.RUNTIME
 
 
+class LostOutput(Exception):
+    """Standard output could not be written. No InfllmError: no loop over questions goes on."""
+
+    def __init__(self, message: str, hint: str):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
 class Interrupted(InfllmError):
     """Ctrl-C, with what had been done by then."""
 

@@ -8,8 +8,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from infllm.cli.command_table import CommandTable
-from infllm.cli.errors import ExitCode, exit_code, is_out_of_memory
-from infllm.cli.output import force_utf8, forget_stdout, print_error
+from infllm.cli.errors import ExitCode, LostOutput, exit_code, is_out_of_memory
+from infllm.cli.output import print_error
+from infllm.cli.streams import force_utf8, forget, settle_streams, tell
+from infllm.cli.text import clean
 
 ALIASES = {"query": "ask", "perplexity": "ppl"}
 # click's UsageError, wherever this version of typer keeps its click.
@@ -47,23 +49,29 @@ def _root(
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit status; errors are told on stderr."""
     force_utf8()
-    command = typer.main.get_command(app)
     try:
-        # Not command.main(): that would turn a closed pipe and Ctrl-C into statuses of its own.
-        with command.make_context("infllm", list(arguments)) as context:
-            command.invoke(context)
-        sys.stdout.flush()
-        return ExitCode.OK
-    except typer.Exit as done:
-        return done.exit_code
+        status = _dispatch(arguments)
+        sys.stdout.flush()  # here, where it can be told, and not when the interpreter ends
+        return status
     except BrokenPipeError:
         # The reader has all it wants (`| head`): no failure of ours.
-        forget_stdout()
+        forget(1)
         return ExitCode.OK
     except ClickUsageError as error:
         return _usage(error, arguments)
     except (Exception, KeyboardInterrupt) as error:
         return _failure(error, arguments)
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    command = typer.main.get_command(app)
+    try:
+        # Not command.main(): that would turn a closed pipe and Ctrl-C into statuses of its own.
+        with command.make_context("infllm", list(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as done:
+        return done.exit_code
+    return ExitCode.OK
 
 
 def _command_name(arguments: Sequence[str]) -> str:
@@ -75,7 +83,7 @@ def _usage(error: Exception, arguments: Sequence[str]) -> int:
     context = getattr(error, "ctx", None)
     message = error.format_message()  # type: ignore[attr-defined]
     if type(error).__name__ == "NoArgsIsHelpError":
-        print(message, file=sys.stderr)
+        tell(message)
         return ExitCode.USAGE
     path = context.command_path if context is not None else "infllm"
     code = ExitCode.USAGE
@@ -89,24 +97,31 @@ def _failure(error: BaseException, arguments: Sequence[str]) -> int:
     code = exit_code(error)
     message, hint = getattr(error, "message", None), getattr(error, "hint", None)
     verbose = any(part in ("-v", "-vv", "--verbose") for part in arguments)
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, LostOutput):
+        forget(1)
+    elif isinstance(error, KeyboardInterrupt):
         message, hint = "interrupted before anything was read", "the same command starts over"
     elif is_out_of_memory(error):
         message = "out of memory on this machine"
         hint = "give fewer sources, or a smaller window: --set n_local=..., --set topk=..."
     elif message is None:
-        message = f"{type(error).__name__}: {error}"
-        hint = "this is a defect: run again with -v for the traceback, and report it"
+        if isinstance(error, OSError) and error.strerror:
+            where = f"{error.filename}: " if error.filename else ""
+            message, hint = f"{where}{error.strerror}", "run again with -v for the traceback"
+        else:
+            message = f"{type(error).__name__}: {error}"
+            hint = "this is a defect: run again with -v for the traceback, and report it"
         if verbose:
             import traceback
 
-            traceback.print_exception(error)
+            tell(clean("".join(traceback.format_exception(error)).rstrip()))
     print_error(message, hint or "", _command_name(arguments), code, "--json" in arguments)
     return code
 
 
 def main() -> NoReturn:
     """Entry point of the `infllm` script."""
+    settle_streams()
     # A second Ctrl-C during clean-up ends at once instead of printing a traceback.
     status = run(sys.argv[1:])
     if status == ExitCode.INTERRUPTED:

@@ -10,16 +10,20 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infllm.cli.documents import Collection, Document, Span
-from infllm.cli.errors import BudgetExceeded, Interrupted
+from infllm.cli.checkpoints import tokens_between
+from infllm.cli.documents import Collection
+from infllm.cli.errors import Interrupted
 from infllm.cli.output import Output
+from infllm.cli.packing import array_bytes, pack_documents, unpack_documents
 from infllm.cli.passages import Passages, characters_of_kept
 from infllm.cli.progress import Progress, peak_memory_bytes
 from infllm.cli.reading import (
@@ -27,7 +31,6 @@ from infllm.cli.reading import (
     check_budget,
     feed,
     kept_ranges,
-    read_in_chunks,
     tell_memory,
 )
 from infllm.cli.text import count
@@ -39,9 +42,6 @@ if TYPE_CHECKING:
 DOCUMENTS = "documents.json"  # in a memory's folder: texts and where each character came from
 OFFSETS = "offsets.npy"  # character of the text at which each token that was read begins
 READING = "reading.json"  # beside the memory and not part of it: how long reading took
-SAVE_EVERY = (
-    32768  # tokens between checkpoints: by count, so that the same reading gives the same files
-)
 CONTENT = "infllm documents 1"  # tells our folders from other sessions that someone saved
 
 
@@ -126,9 +126,11 @@ def read_memory(
     out: Output,
     folder: Path | None = None,
     choice: dict[str, Any] | None = None,
-    label: str = "reading",
+    or_unkept: bool = False,
 ) -> Memory:
     """Read what is planned; with `folder`, into a memory file, going on where one was left.
+
+    `or_unkept`: where writing fails on the way, say so and go on reading without.
 
     Raises:
         Interrupted: Ctrl-C; says how far reading came and what is kept of it.
@@ -139,7 +141,7 @@ def read_memory(
     ids = [*plan.head_ids, *plan.ids]
     if folder is None:
         session = engine.session()
-        with Progress(out, label, len(ids), _memory_of(engine, session)) as progress:
+        with Progress(out, "reading", len(ids), memory_of(engine, session)) as progress:
             feed(session, ids, engine.config.chunk_size, progress)
             elapsed = progress.elapsed
         reading = Reading(plan.given, session.stats.tokens_read, plan.given - len(ids), elapsed)
@@ -153,19 +155,28 @@ def read_memory(
     extra = _about(plan, choice or {})
     with (
         MemoryWriter(
-            session, folder, every=SAVE_EVERY, extra=extra, extra_files=_extra_files(plan)
+            session,
+            folder,
+            every=tokens_between(engine, len(ids)),
+            extra=extra,
+            extra_files=_extra_files(plan),
         ) as writer,
-        Progress(out, label, len(ids), _memory_of(engine, session)) as progress,
+        Progress(out, "reading", len(ids), memory_of(engine, session)) as progress,
     ):
         progress.skip(done)
+        kept: Path | None = folder
         try:
             for start in range(done, len(ids), engine.config.chunk_size):
-                part = ids[start : start + engine.config.chunk_size]
-                writer.read(part)
-                progress.advance(len(part))
-                _note_time(folder, spent + progress.elapsed)
+                stop = min(start + engine.config.chunk_size, len(ids))
+                if kept is not None:
+                    kept = _written(partial(writer.read, ids[start:stop]), folder, or_unkept, out)
+                if session.stats.tokens_given < stop:
+                    session.read(ids[session.stats.tokens_given : stop])
+                progress.advance(stop - start)
+                note_time(folder, spent + progress.elapsed)
             session.end()
-            writer.finish()
+            if kept is not None:
+                kept = _written(writer.finish, folder, or_unkept, out)
         except KeyboardInterrupt:
             saved = session.manifest.tokens_given if session.manifest else 0
             raise Interrupted(
@@ -176,9 +187,23 @@ def read_memory(
                 else "the same command starts over",
             ) from None
         elapsed = progress.elapsed
-    _note_time(folder, spent + elapsed)
+    note_time(folder, spent + elapsed)
     reading = Reading(plan.given, session.stats.tokens_read, plan.given - len(ids), elapsed, done)
-    return Memory(session, passages, reading, folder, choice=choice or {})
+    return Memory(session, passages, reading, kept, choice=choice or {})
+
+
+def _written(write: Callable[[], None], folder: Path, or_unkept: bool, out: Output) -> Path | None:
+    """The folder that was written, or None where it could not be and need not."""
+    from infllm.engine.errors import MemoryFileError
+
+    try:
+        write()
+    except MemoryFileError as error:
+        if not or_unkept:
+            raise
+        out.warn(f"this memory is not kept: {error.message}")
+        return None
+    return folder
 
 
 def open_memory(engine: "Engine", memory: "Path | Verification", *, whole: bool = False) -> Memory:
@@ -235,79 +260,9 @@ def save_memory(session: "Session", memory: Memory, turns: int, folder: Path) ->
         "turns": turns,
     }
     offsets = np.asarray(passages.offsets)
-    files = {DOCUMENTS: pack_documents(memory.collection), OFFSETS: _array_bytes(offsets)}
+    files = {DOCUMENTS: pack_documents(memory.collection), OFFSETS: array_bytes(offsets)}
     session.save(folder, extra=about, extra_files=files)
-    _note_time(folder, memory.reading.seconds)
-
-
-def append_to_memory(
-    engine: "Engine", there: "Verification", added: Collection, tail_tokens: int, out: Output
-) -> Memory:
-    """Read further documents into the memory that is there; a run that dies leaves it as it was.
-
-    `tail_tokens`: as for `plan_reading`.
-
-    Raises:
-        BudgetExceeded: more tokens than max_len lets in; what was read cannot be taken out again.
-        infllm.engine.errors.MemoryFileError: as for `open_memory`, or it cannot be written.
-    """
-    from infllm.engine import MemoryWriter
-
-    memory, folder = open_memory(engine, there), there.folder
-    old = memory.collection
-    collection = old.extended(added.documents)
-    text = collection.text[len(old.text) :]
-    tokenizer = engine.tokenizer
-    assert tokenizer is not None
-    ids = tokenizer.encode(text, inner=True)
-    try:
-        offsets = np.array(tokenizer.offsets(text, ids), dtype=np.int64) + len(old.text)
-    except ValueError:
-        offsets = np.empty(0, dtype=np.int64)
-    session, before = memory.session, memory.passages
-    most, together = engine.config.max_len, session.position + len(ids) + tail_tokens
-    if most is not None and together > most:
-        raise BudgetExceeded(
-            f"{count(together)} tokens with those of {folder}, more than max_len {count(most)}",
-            "raise max_len, or index all the documents anew with --set truncation=middle",
-        )
-    # A conversation that was kept stands between the documents and belongs to none.
-    between = session.position - before.first - len(before.offsets)
-    whole = np.concatenate([before.offsets, np.full(between, len(old.text)), offsets])
-    if not (len(offsets) and len(before.offsets)):
-        whole = whole[:0]
-    kept = [*before.kept, (len(old.text), len(collection.text))]
-    passages = Passages(collection, whole, before.first, kept)
-    about = {**about_memory(folder), "tokens_given": memory.reading.tokens_given + len(ids)}
-    about["sources"] = [document.source for document in collection.documents]
-    about["characters"] = kept
-    about["digest"] = hashlib.sha256(
-        bytes.fromhex(about["digest"]) + pack_documents(collection, names=False)
-    ).hexdigest()
-    with (
-        MemoryWriter(session, folder, extra=about) as writer,
-        Progress(out, "reading", len(ids), _memory_of(engine, session)) as progress,
-    ):
-        # One save, at the end: a checkpoint in between would be neither the old nor the new.
-        try:
-            read_in_chunks(session, ids, engine.config.chunk_size, progress.advance)
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"interrupted after reading {count(progress.done)} of {count(len(ids))} tokens",
-                "the memory is as it was; the same command starts over",
-            ) from None
-        files = {DOCUMENTS: pack_documents(collection), OFFSETS: _array_bytes(whole)}
-        writer.finish(extra=about, extra_files=files)
-        elapsed = progress.elapsed
-    _note_time(folder, noted_time(folder) + elapsed)
-    reading = Reading(
-        about["tokens_given"],
-        session.stats.tokens_read,
-        about["tokens_truncated"],
-        elapsed,
-        memory.reading.tokens_read,
-    )
-    return Memory(session, passages, reading, folder, choice=about["choice"], turns=about["turns"])
+    note_time(folder, memory.reading.seconds)
 
 
 def about_memory(folder: Path, manifest: "Manifest | None" = None) -> dict[str, Any]:
@@ -331,6 +286,15 @@ def about_memory(folder: Path, manifest: "Manifest | None" = None) -> dict[str, 
     return extra
 
 
+def digest_of(folder: Path, about: dict[str, Any]) -> str:
+    """What a memory is of, told apart from others: a conversation in it counts, too."""
+    from infllm.engine.files import MANIFEST
+
+    if not about["turns"]:
+        return str(about["digest"])
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+
+
 def noted_time(folder: Path) -> float:
     """Seconds that reading a memory took; 0 where that is not known any more."""
     try:
@@ -339,16 +303,18 @@ def noted_time(folder: Path) -> float:
         return 0.0
 
 
-def _note_time(folder: Path, seconds: float) -> None:
+def note_time(folder: Path, seconds: float) -> None:
+    """Keep how long reading took so far, for `noted_time`."""
     from infllm.engine.files import MANIFEST
 
     if not (folder / MANIFEST).exists():
         return  # a folder without a memory holds nothing of ours
     path = folder / READING
     temporary = path.with_suffix(".new")
-    temporary.touch(mode=0o600)
-    temporary.write_text(json.dumps({"seconds": round(seconds, 3), "when": round(time.time())}))
-    temporary.replace(path)
+    with suppress(OSError):  # on a full disk: not worth the reading
+        temporary.touch(mode=0o600)
+        temporary.write_text(json.dumps({"seconds": round(seconds, 3), "when": round(time.time())}))
+        temporary.replace(path)
 
 
 def _begun(engine: "Engine", folder: Path, plan: Plan) -> tuple["Session", int, float]:
@@ -383,52 +349,12 @@ def _about(plan: Plan, choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def _extra_files(plan: Plan) -> dict[str, bytes]:
-    return {DOCUMENTS: pack_documents(plan.collection), OFFSETS: _array_bytes(plan.offsets)}
+    return {DOCUMENTS: pack_documents(plan.collection), OFFSETS: array_bytes(plan.offsets)}
 
 
-def _array_bytes(offsets: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, offsets.astype("<u4"), allow_pickle=False)
-    return buffer.getvalue()
+def memory_of(engine: "Engine", session: "Session") -> Callable[[], int]:
+    """What tells the bytes that a session holds, for the progress of reading."""
 
-
-def pack_documents(collection: Collection, names: bool = True) -> bytes:
-    """A collection as JSON; `unpack_documents` gives an equal one. Without `names` it does not
-    say what the sources are called."""
-    documents = []
-    for document, header in zip(collection.documents, collection.headers, strict=True):
-        if not names:
-            spans = [replace(span, source="") for span in document.spans]
-            document = replace(document, source="", title=None, spans=spans)
-        fields = asdict(document)
-        fields["spans"] = [list(vars_of(span)) for span in document.spans]
-        documents.append({**fields, "header": header})
-    return json.dumps(documents, ensure_ascii=True, separators=(",", ":")).encode()
-
-
-def vars_of(span: Span) -> Sequence[Any]:
-    return (
-        span.start,
-        span.end,
-        span.source,
-        span.page,
-        span.page_index,
-        span.chapter,
-        span.line,
-    )
-
-
-def unpack_documents(data: bytes) -> Collection:
-    """What `pack_documents` wrote."""
-    documents, headers = [], []
-    for fields in json.loads(data):
-        headers.append(fields.pop("header"))
-        fields["spans"] = [Span(*span) for span in fields["spans"]]
-        documents.append(Document(**fields))
-    return Collection(documents, headers=headers)
-
-
-def _memory_of(engine: "Engine", session: "Session") -> Any:
     def memory() -> int:
         stats = session.stats
         on_gpu = engine.device.type != "cpu"

@@ -61,6 +61,17 @@ Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.
 Password = Annotated[
     str | None, typer.Option("--password", metavar="TEXT", help="Password of encrypted PDFs.")
 ]
+MainText = Annotated[
+    bool | None,
+    typer.Option(
+        "--main-text/--no-main-text",
+        show_default=False,
+        help="Of web pages only the main text. [default: of pages that are mostly furniture]",
+    ),
+]
+Outputs = Annotated[
+    bool, typer.Option("--outputs", help="Read the outputs of notebooks, not their cells alone.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on standard error.")]
 Verbose = Annotated[
@@ -178,6 +189,15 @@ class EngineFlags(ModelFlags):
 
     def choice(self, policy: str | None = None) -> EngineChoice:
         return super().choice(policy or self.policy)
+
+
+@dataclass(frozen=True)
+class DocumentFlags:
+    """How sources are read. What changes their text keys a memory through that text."""
+
+    password: Password = None
+    main_text: MainText = None
+    outputs: Outputs = False
 
 
 @dataclass(frozen=True)

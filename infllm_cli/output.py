@@ -2,29 +2,17 @@
 
 import json
 import math
-import os
+import re
 import sys
 from dataclasses import dataclass
 from typing import Any
 
-from infllm.cli.text import clean, one_line
+from infllm.cli.errors import LostOutput
+from infllm.cli.streams import forget, tell
+from infllm.cli.text import UNSAFE, clean, one_line
 
 SCHEMA = 1
-
-
-def force_utf8() -> None:
-    """UTF-8 on both streams whatever the locale says; what UTF-8 cannot hold becomes `?`."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(encoding="utf-8", errors="replace")
-
-
-def forget_stdout() -> None:
-    """After the reader of a pipe went away: keeps the interpreter's last flush from failing."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    os.close(devnull)
+_UNSAFE = re.compile(f"[{UNSAFE}]")
 
 
 @dataclass(frozen=True)
@@ -51,6 +39,11 @@ class Output:
             sys.stdout.write(clean(text))
             sys.stdout.flush()
 
+    def exact(self, text: str) -> None:
+        """Text as it is; made fit for a terminal where stdout is one."""
+        sys.stdout.write(clean(text) if sys.stdout.isatty() else text)
+        sys.stdout.flush()
+
     def line(self, text: str = "") -> None:
         self.write(f"{text}\n")
 
@@ -67,7 +60,7 @@ class Output:
     def note_lines(self, text: str) -> None:
         """Several lines for the user, as they stand."""
         if not self.quiet:
-            print(clean(text), file=sys.stderr, flush=True)
+            tell(clean(text))
 
     def detail(self, text: str) -> None:
         """What only `-v` shows."""
@@ -79,9 +72,17 @@ class Output:
 
 
 def print_object(fields: dict[str, Any]) -> None:
-    """One line of JSON; a number that is not finite becomes null, since JSON has no such."""
-    sys.stdout.write(json.dumps(_finite(fields), ensure_ascii=False, allow_nan=False) + "\n")
+    """One line of JSON on stdout."""
+    sys.stdout.write(json_line(fields))
     sys.stdout.flush()
+
+
+def json_line(fields: dict[str, Any]) -> str:
+    """JSON and a line feed. A number that is not finite becomes null, since JSON has no such; what
+    a terminal would obey, or a lone surrogate, is written as its escape."""
+    text = json.dumps(_finite(fields), ensure_ascii=False, allow_nan=False)
+    # Outside strings JSON is ASCII, so that these stand inside of them.
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
 def _finite(value: Any) -> Any:
@@ -98,7 +99,7 @@ def stderr_line(text: str, label: str = "", style: str = "") -> None:
     """One line on stderr; the label is coloured on a terminal unless NO_COLOR is set."""
     text = one_line(text)
     if not label:
-        print(text, file=sys.stderr, flush=True)
+        tell(text)
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.text import Text
@@ -106,7 +107,7 @@ def stderr_line(text: str, label: str = "", style: str = "") -> None:
         line = Text.assemble((f"{label}:", style), " ", text)
         Console(stderr=True).print(line, soft_wrap=True)
     else:
-        print(f"{label}: {text}", file=sys.stderr, flush=True)
+        tell(f"{label}: {text}")
 
 
 def print_error(message: str, hint: str, command: str, code: int, as_json: bool) -> None:
@@ -116,4 +117,7 @@ def print_error(message: str, hint: str, command: str, code: int, as_json: bool)
         stderr_line(hint, label="hint", style="bold cyan")
     if as_json:
         error = {"error": one_line(message), "hint": one_line(hint), "code": code}
-        print_object({"schema": SCHEMA, "command": command, **error})
+        try:
+            print_object({"schema": SCHEMA, "command": command, **error})
+        except (LostOutput, OSError):
+            forget(1)  # stderr has it

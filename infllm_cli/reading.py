@@ -1,7 +1,7 @@
 """The one way of every command from sources and flags to a session that has read them."""
 
 import os
-import sys
+import shlex
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from infllm.cli.errors import BudgetExceeded, Interrupted, ModelMissing, UsageError
-from infllm.cli.options import EngineChoice, Sampling
+from infllm.cli.options import DocumentFlags, EngineChoice, Sampling
 from infllm.cli.output import Output
 from infllm.cli.progress import Progress, Spinner, available_memory_bytes, peak_memory_bytes
+from infllm.cli.streams import stdin_bytes
 from infllm.cli.text import count, one_line, plural, seconds, size
 
 if TYPE_CHECKING:
-    from infllm.cli.documents import Collection
+    from infllm.cli.documents import Collection, LeftOut
     from infllm.engine import Engine, Session
     from infllm.engine.config import Config
 
@@ -41,10 +42,12 @@ class Reading:
     def tokens_per_second(self) -> float:
         return (self.tokens_read - self.tokens_kept) / self.seconds if self.seconds > 0 else 0.0
 
-    def plus(self, tokens: int) -> "Reading":
-        """With a question of so many tokens read behind it."""
+    def plus(self, tokens: int, took: float) -> "Reading":
+        """With a question of so many tokens read behind it, in so many seconds."""
         given, read = self.tokens_given + tokens, self.tokens_read + tokens
-        return replace(self, tokens_given=given, tokens_read=read)
+        # Seconds that are not known of the documents are not known of all.
+        together = self.seconds + took if self.seconds else 0.0
+        return replace(self, tokens_given=given, tokens_read=read, seconds=together)
 
     @property
     def sentence(self) -> str:
@@ -103,11 +106,11 @@ def open_engine(config: "Config", choice: EngineChoice, out: Output) -> "Engine"
 
 
 def open_all(
-    choice: EngineChoice, sources: Sequence[str], password: str | None, out: Output
+    choice: EngineChoice, sources: Sequence[str], documents: DocumentFlags, out: Output
 ) -> tuple["Collection", "Engine"]:
     """Documents and engine. What fails fast comes first: settings, then documents, then model."""
     config = open_config(choice)
-    collection = read_documents(sources, password, out)
+    collection = read_documents(sources, documents, out)
     return collection, open_engine(config, choice, out)
 
 
@@ -153,10 +156,16 @@ def announce_download(
     return True
 
 
-def read_documents(
-    sources: Sequence[str], password: str | None, out: Output, stdin: Any = None
-) -> "Collection":
-    """The text of all sources, with warnings and skipped files told on stderr."""
+def read_documents(sources: Sequence[str], documents: DocumentFlags, out: Output) -> "Collection":
+    """The text of all sources; warnings, skipped files, and what of the sources is not in the text
+    are told on stderr."""
+    collection = gather(sources, documents, out)
+    tell_left_out(collection, out, f"infllm inspect {_named(sources)} shows them")
+    return collection
+
+
+def gather(sources: Sequence[str], documents: DocumentFlags, out: Output) -> "Collection":
+    """As `read_documents`, for commands that tell in full what is not in the text."""
     from infllm.cli.documents import is_memory, read_sources
 
     for source in sources:
@@ -165,19 +174,13 @@ def read_documents(
                 f"{source} is a memory of documents, which are read already",
                 f'ask it: infllm ask {source} "QUESTION", or see: infllm memory show {source}',
             )
-    if "-" in sources and stdin is None:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError(
-                "'-' reads standard input, and that is a terminal",
-                "pipe a document in: cat book.txt | infllm ask - 'question'",
-            )
-        stdin = sys.stdin.buffer
+    stdin = stdin_bytes("a document") if "-" in sources else None
     with Spinner(out, f"reading {plural(len(sources), 'source')}") as spinner:
 
         def told(source: str, done: int, pages: int) -> None:
             spinner.update(f"reading {source}: page {done} of {pages}")
 
-        collection = read_sources(sources, password=password, stdin=stdin, on_progress=told)
+        collection = read_sources(sources, **vars(documents), stdin=stdin, on_progress=told)
     notices = [
         f"{document.source}: {warning}"
         for document in collection.documents
@@ -193,6 +196,37 @@ def read_documents(
     for skipped in collection.skipped:
         out.detail(f"skipped {one_line(skipped.source)}: {skipped.reason}")
     return collection
+
+
+def _named(sources: Sequence[str]) -> str:
+    return shlex.quote(sources[0]) if len(sources) == 1 else "SOURCE..."
+
+
+def all_left_out(collection: "Collection") -> list[dict[str, Any]]:
+    """How many of each kind of thing the sources hold and their text does not, for JSON."""
+    total: dict[str, int] = {}
+    for document in collection.documents:
+        for one in document.left_out:
+            total[one.what] = total.get(one.what, 0) + one.count
+    return [{"what": what, "count": number} for what, number in total.items()]
+
+
+def tell_left_out(collection: "Collection", out: Output, hint: str = "") -> None:
+    """One line of what was not read; with -v also by source, with samples."""
+    total = all_left_out(collection)
+    if not total:
+        return
+    listed = ", ".join(plural(one["count"], one["what"]) for one in total)
+    out.note(f"left out: {listed}" + (f" ({hint})" if hint else ""))
+    for document in collection.documents:
+        for one in document.left_out:
+            out.detail(f"left out of {document.source}: {left_out_sentence(one)}")
+
+
+def left_out_sentence(one: "LeftOut") -> str:
+    """`12 running lines: "Confidential", "Page"`."""
+    samples = ", ".join(f'"{one_line(sample)}"' for sample in one.samples)
+    return plural(one.count, one.what) + (f": {samples}" if samples else "")
 
 
 def need_sources(sources: Sequence[str] | None, example: str) -> list[str]:

@@ -1,7 +1,8 @@
 """From what a user names to a memory: opened if it was kept, read and kept if not."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,12 @@ from infllm.cli.errors import UsageError
 from infllm.cli.memory import (
     Memory,
     about_memory,
+    digest_of,
     open_memory,
     plan_reading,
     read_memory,
 )
-from infllm.cli.options import EngineChoice
+from infllm.cli.options import DocumentFlags, EngineChoice
 from infllm.cli.output import Output
 from infllm.cli.progress import Spinner
 from infllm.cli.reading import (
@@ -24,6 +26,7 @@ from infllm.cli.reading import (
     open_engine,
     preset_name,
     read_documents,
+    tell_left_out,
 )
 from infllm.cli.text import count, seconds, size
 from infllm.presets import names as preset_names
@@ -38,17 +41,42 @@ LEAST_KEPT = 4096  # tokens; what is shorter is read again as fast as it is foun
 OF_A_RUN = ("model.device", "device")
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """An engine and what it is to read, told apart by `digest`; `read` gives the memory of it."""
+
+    engine: "Engine"
+    digest: str
+    sources: list[str]
+    read: Callable[[], Memory]
+
+
 def remember(
     choice: EngineChoice,
     sources: Sequence[str],
-    password: str | None,
+    documents: DocumentFlags,
     out: Output,
     *,
     question: str = "",
     budget: int | None = None,
     keep: bool = True,
 ) -> tuple["Engine", Memory]:
-    """An engine, and a memory of the sources to ask.
+    """An engine, and a memory of the sources to ask; as `prepare`, and read at once."""
+    prepared = prepare(choice, sources, documents, out, question=question, budget=budget, keep=keep)
+    return prepared.engine, prepared.read()
+
+
+def prepare(
+    choice: EngineChoice,
+    sources: Sequence[str],
+    documents: DocumentFlags,
+    out: Output,
+    *,
+    question: str = "",
+    budget: int | None = None,
+    keep: bool = True,
+) -> Prepared:
+    """An engine, and what is to be asked, before a token of it is read.
 
     A memory's folder as the only source is opened. Other sources are read, unless a memory of the
     same content, model and settings is in the user's cache; what is read goes there if `keep`.
@@ -65,10 +93,13 @@ def remember(
             f"add documents to it with: infllm index --append SOURCE -o {kept[0]}",
         )
     if kept:
-        return _opened(choice, Path(kept[0]), out, budget)
-    collection, engine = open_all(choice, sources, password, out)
+        return _opening(choice, Path(kept[0]), out, budget)
+    collection, engine = open_all(choice, sources, documents, out)
     plan = plan_reading(engine, collection, tail_tokens(engine, question), budget)
-    return engine, _read_or_found(engine, plan, choice, out, keep)
+    names = [document.source for document in collection.documents]
+    return Prepared(
+        engine, plan.digest, names, lambda: _read_or_found(engine, plan, choice, out, keep)
+    )
 
 
 def tail_tokens(engine: "Engine", question: str) -> int:
@@ -79,22 +110,26 @@ def tail_tokens(engine: "Engine", question: str) -> int:
     return len(build_prompt(engine.tokenizer, engine.config, "ask", question=question).tail_ids)
 
 
-def _opened(
-    choice: EngineChoice, folder: Path, out: Output, budget: int | None
-) -> tuple["Engine", Memory]:
+def _opening(choice: EngineChoice, folder: Path, out: Output, budget: int | None) -> Prepared:
     from infllm.cli import cache
     from infllm.engine import Verification
 
     choice = choice_of(folder, choice)
     config = open_config(choice)
+    about = about_memory(folder)
     verification = Verification(folder)  # done when the model is loaded
     engine = open_engine(config, choice, out)
-    with Spinner(out, f"opening {folder}"):
-        memory = open_memory(engine, verification)
-    check_budget(memory.reading.tokens_read, budget)
-    cache.touch(folder)
-    _tell_reuse(memory, out)
-    return engine, memory
+
+    def read() -> Memory:
+        with Spinner(out, f"opening {folder}"):
+            memory = open_memory(engine, verification)
+        check_budget(memory.reading.tokens_read, budget)
+        cache.touch(folder)
+        tell_left_out(memory.collection, out)
+        _tell_reuse(memory, out)
+        return memory
+
+    return Prepared(engine, digest_of(folder, about), list(about["sources"]), read)
 
 
 def choice_of(folder: Path, choice: EngineChoice) -> EngineChoice:
@@ -119,7 +154,6 @@ def _read_or_found(
     engine: "Engine", plan: "Plan", choice: EngineChoice, out: Output, keep: bool
 ) -> Memory:
     from infllm.cli import cache
-    from infllm.engine.errors import MemoryFileError
 
     how = recorded(choice, engine.config)
     if not keep or plan.tokens < LEAST_KEPT or not cache.limits().total:
@@ -128,29 +162,63 @@ def _read_or_found(
     if refused:
         out.note(f"this memory is not kept: {refused}")
         return read_memory(engine, plan, out, choice=how)
-    folder = cache.place_of(engine, plan)
-    if is_memory(str(folder)):
-        try:
-            with Spinner(out, f"opening {folder}"):
-                memory = open_memory(engine, folder)
-            memory.passages = plan.passages  # the same, with the sources as they are called now
-            cache.touch(folder)
-            _tell_reuse(memory, out)
-            return memory
-        except MemoryFileError as error:
-            if error.reason != "unfinished":
-                out.warn(f"{error.message}: reading again")
-                cache.remove(folder)
     try:
+        folder = cache.place_of(engine, plan)
+        found = _found(engine, plan, folder, out)
+        if found is not None:
+            return found
         cache.make_folder()
-        memory = read_memory(engine, plan, out, folder, how)
-    except MemoryFileError as error:
-        out.warn(f"this memory is not kept: {error.message}")
+    except (OSError, cache.CacheUnavailable) as error:
+        out.warn(f"this memory is not kept: {cache.why(error)}")
         return read_memory(engine, plan, out, choice=how)
-    removed = cache.prune(cache.limits().total, keep=folder)
-    if removed:
+    memory = _read_and_kept(engine, plan, folder, how, out)
+    if memory.folder is not None:
+        try:
+            removed = cache.prune(cache.limits().total, keep=folder)
+        except OSError as error:
+            out.warn(f"the cache could not be pruned: {cache.why(error)}")
+            removed = []
         for kept in removed:
             out.note(f"removed from the cache what was not used for longest: {kept.name}")
+    return memory
+
+
+def _read_and_kept(
+    engine: "Engine", plan: "Plan", folder: Path, how: dict[str, Any], out: Output
+) -> Memory:
+    """Read into the cache; where that cannot be written, in this process alone."""
+    from infllm.cli import cache
+    from infllm.engine.errors import MemoryFileError
+
+    try:
+        memory = read_memory(engine, plan, out, folder, how, or_unkept=True)
+    except (OSError, MemoryFileError) as error:
+        out.warn(f"this memory is not kept: {cache.why(error)}")
+        memory = read_memory(engine, plan, out, choice=how)
+    if memory.folder is None and not is_memory(str(folder)):
+        with suppress(OSError):  # an empty folder, at most
+            cache.remove(folder)
+    return memory
+
+
+def _found(engine: "Engine", plan: "Plan", folder: Path, out: Output) -> Memory | None:
+    """The memory of the cache; None where there is none that can be used. Raises OSError."""
+    from infllm.cli import cache
+    from infllm.engine.errors import MemoryFileError
+
+    if not is_memory(str(folder)):
+        return None
+    try:
+        with Spinner(out, f"opening {folder}"):
+            memory = open_memory(engine, folder)
+    except MemoryFileError as error:
+        if error.reason != "unfinished":
+            out.warn(f"{error.message}: reading again")
+            cache.remove(folder)
+        return None
+    memory.passages = plan.passages  # the same, with the sources as they are called now
+    cache.touch(folder)
+    _tell_reuse(memory, out)
     return memory
 
 
@@ -163,7 +231,7 @@ def _tell_reuse(memory: Memory, out: Output) -> None:
 def index_sources(
     choice: EngineChoice,
     sources: Sequence[str],
-    password: str | None,
+    documents: DocumentFlags,
     folder: Path,
     out: Output,
     budget: int | None = None,
@@ -177,7 +245,7 @@ def index_sources(
     from infllm.engine.errors import MemoryFileError
 
     config = open_config(choice)
-    collection = read_documents(sources, password, out)
+    collection = read_documents(sources, documents, out)
     engine = open_engine(config, choice, out)
     plan = plan_reading(engine, collection, tail_tokens(engine, ""), budget)
     how = recorded(choice, config)

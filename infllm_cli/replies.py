@@ -16,7 +16,7 @@ def answer_fields(question: str, reply: "Reply") -> dict:
         "citations": [citation.fields for citation in reply.citations],
         "tokens_generated": reply.answer.tokens,
         "tokens_read_back": reply.read_back,
-        "seconds_answering": round(reply.seconds + reply.answer.seconds, 3),
+        "seconds_answering": round(reply.answering, 3),
         "finish": reply.answer.finish,
     }
 

@@ -1,13 +1,26 @@
 """Text made fit for a terminal: control sequences out, numbers and sizes in readable form."""
 
-# Documents and models are not trusted: an escape sequence in either could recolour, retitle or
-# clear the reader's terminal. Line feeds and tabs stay; carriage returns go (they overwrite).
-_CONTROLS = {code: None for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"}
+import re
+
+# Documents, names and models are not trusted: an escape sequence could recolour, retitle or clear
+# the reader's terminal, and a bidirectional override shows "exe.txt" for what is called "txt.exe".
+# Joiners (U+200C, U+200D) stay: scripts and emoji are spelled with them.
+UNSAFE = (
+    "\x7f-\x9f"  # delete, C1 controls: U+009B begins an escape sequence
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # what turns the direction of writing
+    "\u2028\u2029"  # separators of lines and paragraphs
+    "\ufff9-\ufffb"  # interlinear annotations
+    "\ud800-\udfff"  # lone surrogates: no characters, and no UTF-8
+)
+_CONTROLS = re.compile(f"[\x00-\x08\x0d-\x1b{UNSAFE}]")
+# Other ends of lines, pages and records: to drop them would weld the words on both sides.
+_SEPARATORS = re.compile("[\x0b\x0c\x1c-\x1f\x85\u2028\u2029]")
 
 
 def clean(text: str) -> str:
-    """`text` without C0 and C1 control characters, except line feed and tab."""
-    return text.translate(_CONTROLS)
+    """`text` without control characters, except line feed and tab, and without what turns the
+    direction of writing. Carriage returns go (they overwrite); separators become line feeds."""
+    return _CONTROLS.sub("", _SEPARATORS.sub("\n", text))
 
 
 def one_line(text: str) -> str:
@@ -15,15 +28,24 @@ def one_line(text: str) -> str:
     return " ".join(clean(text).split())
 
 
+# What follows a noun and keeps its number.
+_HEAD = re.compile(r"(?=,? (?:without|with|of|in|on|by|from|for|that|beside|outside) )")
+
+
 def count(number: int) -> str:
     return f"{number:,}"
 
 
 def plural(number: int, noun: str) -> str:
-    """`3 files`, `1 file`, `2 policies`."""
+    """`3 files`, `1 file`, `2 policies`, `2 images without text`."""
     if number == 1:
         return f"{number:,} {noun}"
-    return f"{number:,} {noun[:-1]}ies" if noun.endswith("cy") else f"{number:,} {noun}s"
+    head, *rest = _HEAD.split(noun, maxsplit=1)
+    if re.search(r"[^aeiou]y$", head):
+        head = f"{head[:-1]}ie"
+    elif re.search(r"(?:s|x|ch|sh)$", head):
+        head = f"{head}e"
+    return f"{number:,} {head}s{''.join(rest)}"
 
 
 def size(n_bytes: int | float) -> str:

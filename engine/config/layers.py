@@ -262,11 +262,22 @@ def family_settings(length: int) -> dict[str, Any]:
     }
 
 
-def user_file() -> Path:
-    """The user's own settings file, whether or not it exists."""
+def user_file() -> Path | None:
+    """The user's own settings file, whether or not it exists; None for a user without a home."""
     from platformdirs import user_config_path
 
-    return user_config_path("infllm", appauthor=False) / "config.yaml"
+    try:
+        return user_config_path("infllm", appauthor=False) / "config.yaml"
+    except RuntimeError:  # as in containers: neither HOME nor an entry for the user
+        return None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file, as far as this user may know."""
+    try:
+        return path.is_file()
+    except PermissionError:  # HOME may be another user's
+        return False
 
 
 def surrounding_layers(
@@ -277,7 +288,7 @@ def surrounding_layers(
     layers = []
     user = user_file() if user is None else user
     project = Path(PROJECT_FILE) if project is None else project
-    if user.is_file():
+    if user is not None and _is_there(user):
         layers.append(read_yaml(user, known, f"user config {user}"))
     if project.is_file():
         layers.append(read_yaml(project, known, f"project file {project}"))

@@ -114,6 +114,7 @@ class Examiner:
                 read += len(tail)
                 reading += reply.seconds
                 read_back.append(reply.read_back)
+                answering += reply.seconds_back
                 answer = reply.answer
             else:
                 began = time.perf_counter()

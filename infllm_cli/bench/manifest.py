@@ -3,7 +3,7 @@
 import hashlib
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,19 +87,26 @@ def merge_manifest(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> di
         UsageError: they differ in what results depend on; names each difference.
     """
     tasks = {name: new["tasks"][name] for name in new["tasks"] if name in old["tasks"]}
-    then = _flat({**old, "tasks": {name: old["tasks"][name] for name in tasks}})
-    now = _flat({**new, "tasks": tasks})
-    changed = [
-        f"{key} {_short(then.get(key))} (now {_short(now.get(key))})"
-        for key in sorted({*then, *now})
-        if then.get(key) != now.get(key) and key not in NOT_COMPARED
-    ]
+    then = {**old, "tasks": {name: old["tasks"][name] for name in tasks}}
+    changed = differences(then, {**new, "tasks": tasks}, NOT_COMPARED)
     if changed:
         raise UsageError(
             f"the results in {folder} were made otherwise: {', '.join(changed)}",
-            "run as they were made, or name another --output",
+            "run as they were made, name another --output, or begin anew with --restart",
         )
     return {**old, "tasks": dict(sorted({**old["tasks"], **new["tasks"]}.items()))}
+
+
+def differences(
+    then: Mapping[str, Any], now: Mapping[str, Any], not_compared: Collection[str] = ()
+) -> list[str]:
+    """What differs between two descriptions, in words, by the keys on the way to it."""
+    old, new = _flat(then), _flat(now)
+    return [
+        f"{key} {_short(old.get(key))} (now {_short(new.get(key))})"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and key not in not_compared
+    ]
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -191,6 +191,12 @@ class ResultFolder:
         if not path.exists() or path.read_bytes() != data:
             replace_file(path, data, self.path / TEMPORARY)
 
+    def clear(self) -> None:
+        """Remove all results, and nothing that is not ours. Raises OSError."""
+        unlink(self.path / MANIFEST)  # first: what is half removed must not look like results
+        for path in [*self.path.glob("*/*.jsonl"), self.path / TIMINGS]:
+            unlink(path)
+
     def file(self, policy: str, suite: str, task: str) -> ResultFile:
         """The results of a task under a policy, so far."""
         return ResultFile(result_path(self.path, policy, suite, task))

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from infllm.cli.tasks.questions import Reply
     from infllm.engine.session import UnitMass
 
+STDIN = "-"
 Question = Annotated[
     str | None,
-    typer.Argument(metavar="QUESTION", show_default=False, help="The question, in quotes."),
+    typer.Argument(
+        metavar="QUESTION", show_default=False, help="In quotes, or - for standard input."
+    ),
 ]
 
 
@@ -40,8 +43,12 @@ def ask(
             help="With --questions: JSON lines; what is answered there is not asked again.",
         ),
     ] = None,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Throw the answers in --output FILE away and begin anew."),
+    ] = False,
     flags: opt.EngineFlags,
-    password: opt.Password = None,
+    documents: opt.DocumentFlags,
     read_back: opt.ReadBack = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Draw which parts of the document were looked up.")
@@ -64,6 +71,7 @@ def ask(
       infllm ask src/ docs/ "Where is the retry limit set?"
       infllm ask book.mem --questions questions.txt -o answers.jsonl
       cat book.txt | infllm ask - "Who is the narrator?" --json
+      echo "Who is the narrator?" | infllm ask book.txt -
     """
     from infllm.cli.plots import check_plot
 
@@ -71,8 +79,10 @@ def ask(
     choice = flags.choice()
     sampling = answering.sampling()
     check_plot(plot)
+    if restart and output is None:
+        raise UsageError("--restart goes with --output", "name the file to begin anew")
     if questions is not None:
-        from infllm.cli.commands.ask_many import ask_many
+        from infllm.cli.commands.ask_many import ManyQuestions, ask_many
 
         sources = [*(sources or []), *([question] if question is not None else [])]
         if explain or plot is not None:
@@ -80,29 +90,30 @@ def ask(
         if dry_run:
             from infllm.cli.commands.inspect import report
 
-            report(out, choice, sources, password, max_tokens)
+            report(out, choice, sources, documents, max_tokens)
             return
         keep, back = not no_cache, read_back
-        ask_many(
-            out, choice, sources, questions, output, password, sampling, back, max_tokens, keep
-        )
+        many = ManyQuestions(questions, output, restart)
+        ask_many(out, choice, sources, many, documents, sampling, back, max_tokens, keep)
         return
     if output is not None:
         raise UsageError("--output goes with --questions", "write > answer.txt for one answer")
     sources, question = _split(sources, question)
+    if question == STDIN:
+        question = _piped_question(sources)
     if dry_run:
         from infllm.cli.commands.inspect import report
 
-        report(out, choice, sources, password, max_tokens)
+        report(out, choice, sources, documents, max_tokens)
         return
 
-    from infllm.cli.reading import peak_memory_bytes, preset_name, with_prompt_stops
+    from infllm.cli.reading import all_left_out, peak_memory_bytes, preset_name, with_prompt_stops
     from infllm.cli.remember import remember
     from infllm.cli.tasks.questions import ask_memory
     from infllm.cli.text import seconds, size
 
     engine, memory = remember(
-        choice, sources, password, out, question=question, budget=max_tokens, keep=not no_cache
+        choice, sources, documents, out, question=question, budget=max_tokens, keep=not no_cache
     )
     with engine:
         sampling = with_prompt_stops(engine, sampling)
@@ -121,6 +132,7 @@ def ask(
             {
                 **answer_fields(question, reply),
                 "sources": [document.source for document in memory.collection.documents],
+                "left_out": all_left_out(memory.collection),
                 **reading_fields(memory, reply),
                 "preset": name,
                 "policy": kind,
@@ -137,21 +149,31 @@ def ask(
             steps, pieces = lookups(reply)
             draw_lookups(plot, reply.looks, steps, pieces, memory.session.position, question)
             out.note(f"drew {plot}")
-    read = "" if memory.reused else f"{memory.reading.plus(reply.tokens).sentence}, "
     out.note(
-        f"{read}answered in {seconds(reply.seconds + reply.answer.seconds)}; "
+        f"{reading_sentence(memory, reply)}answered in {seconds(reply.answering)}; "
         f"{name}, {kind}, peak memory {size(peak_memory_bytes())}"
     )
     tell_finish(reply.answer.finish, sampling.max_new_tokens, out)
 
 
 def reading_fields(memory: "Memory", reply: "Reply") -> dict:
-    """What JSON says of the reading: now, or when the memory was made."""
+    """What JSON says of the reading: of the documents, now or when the memory was made, and of the
+    question. Tokens that were read back are not counted, and their seconds are not either."""
     return {
-        **memory.reading.plus(reply.tokens - reply.read_back).fields,
+        **memory.reading.plus(reply.tokens, reply.seconds).fields,
         "memory": str(memory.folder) if memory.folder is not None else None,
         "reused": memory.reused,
     }
+
+
+def reading_sentence(memory: "Memory", reply: "Reply") -> str:
+    """What was read now: all, or the question alone; the tokens and seconds that JSON has."""
+    from infllm.cli.text import count, seconds
+
+    back = f"{count(reply.read_back)} read back, " if reply.read_back else ""
+    if not memory.reused:
+        return f"{memory.reading.plus(reply.tokens, reply.seconds).sentence}, {back}"
+    return f"read the question's {count(reply.tokens)} tokens in {seconds(reply.seconds)}, {back}"
 
 
 def lookups(reply: "Reply") -> tuple[list[list["UnitMass"]], list[str]]:
@@ -197,12 +219,30 @@ def _split(sources: list[str] | None, question: str | None) -> tuple[list[str], 
         raise UsageError("no source and no question given", example)
     if not sources or question is None:
         raise UsageError("a source and a question are needed; only one of them was given", example)
-    question = question.encode("utf-8", "replace").decode().strip()
-    if not question:
-        raise UsageError("the question is empty", example)
-    if os.path.exists(question):
+    question = _stripped(question)
+    if question != STDIN and os.path.exists(question):
         raise UsageError(
             f"the last argument is the question, and {question!r} is a file or folder",
             "put the question, in quotes, after all sources",
         )
     return list(sources), question
+
+
+def _stripped(question: str) -> str:
+    question = question.encode("utf-8", "replace").decode().strip()
+    if not question:
+        raise UsageError(
+            "the question is empty", 'for example: infllm ask book.pdf "Who inherits the house?"'
+        )
+    return question
+
+
+def _piped_question(sources: list[str]) -> str:
+    from infllm.cli.streams import stdin_text
+
+    if STDIN in sources:
+        raise UsageError(
+            "standard input (-) is named as source and as question, and can be read once only",
+            "put the question in quotes, or name the document's file",
+        )
+    return _stripped(stdin_text("a question"))

@@ -1,61 +1,85 @@
 """Many questions to one memory: `infllm ask book.mem --questions q.txt`."""
 
-import json
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from infllm.cli.errors import Interrupted, UsageError
-from infllm.cli.options import EngineChoice, Sampling
+from infllm.cli.options import DocumentFlags, EngineChoice, Sampling
 from infllm.cli.output import SCHEMA, Output, print_object
 from infllm.cli.replies import answer_fields, tell_citations
 from infllm.cli.text import count, plural, seconds
+
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class ManyQuestions:
+    """The file `questions` with one a line, and the file that answers go to, if any."""
+
+    questions: str
+    output: str | None
+    restart: bool
 
 
 def ask_many(
     out: Output,
     choice: EngineChoice,
     sources: list[str],
-    questions: str,
-    output: str | None,
-    password: str | None,
+    many: ManyQuestions,
+    documents: DocumentFlags,
     sampling: Sampling,
     read_back: bool | None,
     budget: int | None,
     keep: bool,
 ) -> None:
-    """Ask each line of the file `questions`; every one starts from the same state.
+    """Ask each question; every one starts from the same state.
 
-    Answers go to stdout (JSON lines with `--json`), or as JSON lines to the file `output`, which
-    is gone on with where it stopped.
+    Answers go to stdout (JSON lines with `--json`), or as JSON lines to a file, which is gone on
+    with where it stopped.
 
     Raises:
-        UsageError: no source, no question, a file that cannot be read or written, or was made of
-            something else.
+        UsageError: no source, no question, a file that cannot be read or written, or whose answers
+            depend on something else.
         Interrupted: Ctrl-C; says how many questions were answered.
     """
+    from infllm.cli.answer_file import AnswerFile, answers_depend_on
     from infllm.cli.reading import with_prompt_stops
-    from infllm.cli.remember import remember
+    from infllm.cli.remember import prepare
     from infllm.cli.tasks.questions import ask_memory
 
     if not sources:
         raise UsageError("no source given", "for example: infllm ask book.mem --questions q.txt")
-    asked = _read_questions(questions)
-    done = _answered(Path(output)) if output is not None else set()
-    left = [question for question in asked if question not in done]
-    if done:
-        out.note(f"{count(len(asked) - len(left))} of {plural(len(asked), 'question')} answered")
-    if not left:
-        return
-    longest = max(left, key=len)
-    with _opened(output) as file, ExitStack() as stack:
-        engine, memory = remember(
-            choice, sources, password, out, question=longest, budget=budget, keep=keep
+    if many.questions == STDIN and STDIN in sources:
+        raise UsageError(
+            "standard input (-) is named as source and as questions, and can be read once only",
+            "name a file for one of them",
         )
-        stack.enter_context(engine)
+    asked = _read_questions(many.questions)
+    # Of all, and not of those left: where max_len cuts the document must not depend on that.
+    longest = max(asked, key=len)
+    with ExitStack() as stack:
+        file = None
+        if many.output is not None:
+            file = stack.enter_context(AnswerFile(many.output, many.restart))
+        prepared = prepare(
+            choice, sources, documents, out, question=longest, budget=budget, keep=keep
+        )
+        engine = stack.enter_context(prepared.engine)
         sampling = with_prompt_stops(engine, sampling)
         back = engine.config.read_back if read_back is None else read_back
+        if file is not None:
+            file.begin(answers_depend_on(prepared, sampling, back))
+        done = file.done if file is not None else set()
+        left = [question for question in asked if question not in done]
+        if done:
+            out.note(
+                f"{count(len(asked) - len(left))} of {plural(len(asked), 'question')} answered"
+            )
+        if not left:
+            return
+        memory = prepared.read()
         spent = 0.0
         for number, question in enumerate(left):
             try:
@@ -66,13 +90,12 @@ def ask_many(
             if stopped:
                 raise Interrupted(
                     f"interrupted after {count(number)} of {plural(len(left), 'question')}",
-                    "the same command goes on with the next" if output else "",
+                    "the same command goes on with the next" if file is not None else "",
                 )
-            spent += reply.seconds + reply.answer.seconds
+            spent += reply.seconds + reply.answering
             fields = {"schema": SCHEMA, "command": "ask", **answer_fields(question, reply)}
             if file is not None:
-                file.write(json.dumps(fields, ensure_ascii=False) + "\n")
-                file.flush()
+                file.add(fields)
             elif out.as_json:
                 print_object(fields)
             else:
@@ -82,35 +105,12 @@ def ask_many(
     out.note(f"{plural(len(left), 'question')} answered in {seconds(spent)}")
 
 
-START = b'{"schema": '  # of every line
-
-
-class _opened:
-    """The output file, to be appended to; nothing where there is none."""
-
-    def __init__(self, path: str | None) -> None:
-        self.path = path
-        self._file: TextIO | None = None
-
-    def __enter__(self) -> TextIO | None:
-        if self.path is not None:
-            try:
-                self._file = open(self.path, "a", encoding="utf-8")
-            except OSError as error:
-                raise UsageError(f"{self.path}: {error.strerror}", "name another file") from error
-        return self._file
-
-    def __exit__(self, *exc: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
 def _read_questions(path: str) -> list[str]:
-    import sys
+    from infllm.cli.streams import stdin_text
 
     try:
-        if path == "-":
-            lines: Iterable[str] = sys.stdin.read().splitlines()
+        if path == STDIN:
+            lines: Iterable[str] = stdin_text("questions").splitlines()
         else:
             lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -120,35 +120,3 @@ def _read_questions(path: str) -> list[str]:
     if not asked:
         raise UsageError(f"{path} has no question", "write one on each line")
     return asked
-
-
-def _question(line: bytes) -> str:
-    """The question of a line; raises ValueError, KeyError or TypeError where it is not ours."""
-    fields = json.loads(line)
-    if fields["command"] != "ask" or not isinstance(fields["answer"], str):
-        raise ValueError
-    return str(fields["question"])
-
-
-def _answered(path: Path) -> set[str]:
-    """Questions that a file answers already; a last line that was cut is taken away."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return set()
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", "name another file") from error
-    whole = data[: data.rfind(b"\n") + 1]
-    rest = data[len(whole) :]
-    try:
-        done = {_question(line) for line in whole.splitlines()}
-        if rest[: len(START)] != START[: len(rest)]:
-            raise ValueError
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{path} holds something else than answers", "name another file with --output"
-        ) from error
-    if len(whole) < len(data):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    return done

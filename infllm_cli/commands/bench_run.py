@@ -76,6 +76,9 @@ def run(
             "--official-scoring", help="Score as the suites' own scorers do, defects included."
         ),
     ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw the results in DIR away and begin anew.")
+    ] = False,
     workers: Annotated[
         int,
         typer.Option("--workers", metavar="N", min=1, help="Engines at work at once (needs Ray)."),
@@ -133,7 +136,7 @@ def run(
     if output is None:
         raise UsageError("no folder for the results was named", "give one with --output DIR")
     check_workers(workers, config.model.device)
-    _run(out, plan, output, official, workers)
+    _run(out, plan, output, official, workers, restart)
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,9 @@ def _tell_needs(out: Output, plan: _Plan) -> None:
     out.note(f"{count(tokens)} tokens to read under {plural(len(plan.policies), 'policy')}{about}")
 
 
-def _run(out: Output, plan: _Plan, output: Path, official: bool, workers: int) -> None:
+def _run(
+    out: Output, plan: _Plan, output: Path, official: bool, workers: int, restart: bool
+) -> None:
     from infllm.cli.bench.preview import check_lengths
     from infllm.cli.bench.results import ResultFolder, disk_error
     from infllm.cli.bench.run import Run
@@ -222,6 +227,8 @@ def _run(out: Output, plan: _Plan, output: Path, official: bool, workers: int) -
         )
         sources = plan.sources(tokenizer)
         check_lengths(plan.tasks, sources)
+        if restart:
+            folder.clear()
         _write_manifest(out, plan, folder, description, sources, official)
         meter.total = _expected_tokens(out, plan, sources)
 

@@ -26,7 +26,7 @@ def chat(
     *,
     sources: opt.Sources = None,
     flags: opt.EngineFlags,
-    password: opt.Password = None,
+    documents: opt.DocumentFlags,
     answering: opt.SamplingFlags,
     max_tokens: opt.Budget = None,
     no_cache: opt.NoCache = False,
@@ -53,8 +53,10 @@ def chat(
             "standard input is where the questions come from",
             "index the document first: cat book.txt | infllm index - -o book.mem",
         )
+    if sys.stdin is None:
+        raise UsageError("standard input, where the questions come from, is closed", "")
     sampling = answering.sampling()
-    engine, memory = remember(choice, sources, password, out, budget=max_tokens, keep=not no_cache)
+    engine, memory = remember(choice, sources, documents, out, budget=max_tokens, keep=not no_cache)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     with engine:
         talk = Conversation(engine, memory, with_prompt_stops(engine, sampling))
@@ -163,12 +165,12 @@ def _use_history() -> None:
     import os
 
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    path = Path(base).expanduser() / "infllm" / "history"
     try:
+        path = Path(base).expanduser() / "infllm" / "history"
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
         readline.read_history_file(path)
-    except OSError:
+    except (OSError, RuntimeError):  # no home, or none to write to
         return
     readline.set_history_length(1000)
     atexit.register(_save_history, path)

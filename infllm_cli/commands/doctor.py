@@ -12,9 +12,17 @@ from infllm.cli import options as opt
 from infllm.cli.errors import ExitCode, exit_code
 from infllm.cli.output import Output
 
-CORE = ("torch", "transformers", "tokenizers", "safetensors", "pydantic", "pypdf", "tiktoken")
+CORE = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "pydantic",
+    "pypdf",
+    "pypdfium2",
+    "tiktoken",
+)
 EXTRAS = {
-    "pdf": ("pypdfium2", "reads PDFs faster"),
     "plot": ("matplotlib", "draws pictures with --plot"),
     "faiss": ("faiss-cpu", "looks units up with faiss"),
 }

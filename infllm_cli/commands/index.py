@@ -21,7 +21,7 @@ def index(
         bool, typer.Option("--append", help="Add the sources to the memory that is there.")
     ] = False,
     flags: opt.EngineFlags,
-    password: opt.Password = None,
+    documents: opt.DocumentFlags,
     max_tokens: opt.Budget = None,
     dry_run: opt.DryRun = False,
     streams: opt.StreamFlags,
@@ -47,12 +47,18 @@ def index(
     if dry_run:
         from infllm.cli.commands.inspect import report
 
-        report(out, choice, sources, password, max_tokens)
+        report(out, choice, sources, documents, max_tokens)
         return
 
-    from infllm.cli.memory import append_to_memory
+    from infllm.cli.appending import append_to_memory
     from infllm.cli.progress import peak_memory_bytes
-    from infllm.cli.reading import check_budget, open_config, open_engine, read_documents
+    from infllm.cli.reading import (
+        all_left_out,
+        check_budget,
+        open_config,
+        open_engine,
+        read_documents,
+    )
     from infllm.cli.remember import bytes_of, choice_of, index_sources, tail_tokens
     from infllm.cli.text import plural, size
     from infllm.engine import Verification
@@ -62,27 +68,28 @@ def index(
         choice = choice_of(folder, choice)
         config = open_config(choice)
         verification = Verification(folder)  # done when the documents are read
-        collection = read_documents(sources, password, out)
+        collection = read_documents(sources, documents, out)
         engine = open_engine(config, choice, out)
         assert engine.tokenizer is not None
         check_budget(len(engine.tokenizer.encode(collection.text)), max_tokens)
         memory = append_to_memory(engine, verification, collection, tail_tokens(engine, ""), out)
     else:
-        engine, memory = index_sources(choice, sources, password, folder, out, max_tokens)
-    documents = memory.collection.documents
+        engine, memory = index_sources(choice, sources, documents, folder, out, max_tokens)
+    read = memory.collection.documents
     engine.close()
     out.line(str(folder))
     out.object(
         {
             "memory": str(folder),
-            "sources": [document.source for document in documents],
+            "sources": [document.source for document in read],
+            "left_out": all_left_out(memory.collection),
             **memory.reading.fields,
             "bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
             "peak_memory_bytes": peak_memory_bytes(),
         }
     )
-    read = "" if memory.reused else f"{memory.reading.sentence}; "
+    took = "" if memory.reused else f"{memory.reading.sentence}; "
     out.note(
-        f"{read}{plural(len(documents), 'document')}, {bytes_of(folder)} on "
+        f"{took}{plural(len(read), 'document')}, {bytes_of(folder)} on "
         f"disk, peak memory {size(peak_memory_bytes())}"
     )

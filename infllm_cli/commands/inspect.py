@@ -2,48 +2,60 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from infllm.cli import options as opt
+from infllm.cli.errors import UsageError
 from infllm.cli.output import Output
 from infllm.cli.tables import Table
 
 if TYPE_CHECKING:
-    from infllm.cli.documents import Document
-    from infllm.cli.options import EngineChoice
+    from infllm.cli.documents import Collection, Document
+    from infllm.cli.options import DocumentFlags, EngineChoice
 
 
 @opt.spread
 def inspect(
     *,
     sources: opt.Sources = None,
+    text: Annotated[
+        bool, typer.Option("--text", help="Print the text that would be read, and nothing else.")
+    ] = False,
     flags: opt.EngineFlags,
-    password: opt.Password = None,
+    documents: opt.DocumentFlags,
     streams: opt.StreamFlags,
 ) -> None:
     """Show what would be read, and what that needs.
 
-    Tokens, characters and pages of each file, what is skipped and why (-v), and about how much
-    memory and time reading takes. No model weights are loaded.
+    Tokens, characters and pages of each file, what of it is not in the text (-v: samples), what is
+    skipped (-v: why), and about how much memory and time reading takes. No weights are loaded.
 
     \b
     Examples:
       infllm inspect book.pdf
       infllm inspect src/ --json
+      infllm inspect --text book.pdf > book.txt
     """
-    from infllm.cli.reading import need_sources
+    from infllm.cli.reading import need_sources, read_documents
 
     out = streams.output("inspect")
     sources = need_sources(sources, "infllm inspect book.pdf")
+    if text:
+        if out.as_json:
+            raise UsageError("--text prints text and no JSON", "leave out --text or --json")
+        out.exact(read_documents(sources, documents, out).text)
+        return
     choice = flags.choice()
-    report(out, choice, sources, password, None)
+    report(out, choice, sources, documents, None)
 
 
 def report(
     out: Output,
     choice: "EngineChoice",
     sources: Sequence[str],
-    password: str | None,
+    documents: "DocumentFlags",
     budget: int | None,
 ) -> None:
     """Read and tokenize, then tell; also what `--dry-run` of other commands prints.
@@ -54,18 +66,19 @@ def report(
     from infllm.cli.estimate import estimate_needs, load_tokenizer
     from infllm.cli.progress import Spinner
     from infllm.cli.reading import (
+        all_left_out,
         announce_download,
         check_budget,
+        gather,
         open_config,
         preset_name,
         quiet_libraries,
-        read_documents,
     )
     from infllm.cli.text import plural, seconds, size
 
     config = open_config(choice)
     name = preset_name(config, choice)
-    collection = read_documents(sources, password, out)
+    collection = gather(sources, documents, out)
     quiet_libraries(out, bars=announce_download(config, choice, out, "tokenizer"))
     with Spinner(out, "counting tokens"):
         tokenizer = load_tokenizer(config)
@@ -82,6 +95,7 @@ def report(
     if len(counts) > 1:
         table.rows.append(["all", "", "", f"{len(collection.text):,}", f"{total:,}"])
     table.show(out)
+    _show_left_out(collection, out)
     if collection.skipped and not out.as_json:
         out.line()
         out.line(f"{plural(len(collection.skipped), 'file')} skipped")
@@ -112,6 +126,7 @@ def report(
                 for document, tokens in zip(collection.documents, counts, strict=True)
             ],
             "skipped": [asdict(skipped) for skipped in collection.skipped],
+            "left_out": all_left_out(collection),
             "tokens": total,
             "characters": len(collection.text),
             "needs": None if needs is None else asdict(needs),
@@ -120,6 +135,21 @@ def report(
         }
     )
     check_budget(total, budget)
+
+
+def _show_left_out(collection: "Collection", out: Output) -> None:
+    """What the sources hold and the text does not; samples with -v."""
+    from infllm.cli.text import one_line, plural
+
+    for document in collection.documents if not out.as_json else ():
+        if not document.left_out:
+            continue
+        out.line()
+        out.line(f"left out of {one_line(document.source)}")
+        for one in document.left_out:
+            out.line(f"  {plural(one.count, one.what)}")
+            for sample in one.samples if out.verbose else ():
+                out.line(f'    "{one_line(sample)}"')
 
 
 def _pages(document: "Document") -> str:
@@ -136,4 +166,5 @@ def _facts(document: "Document") -> dict[str, Any]:
         "pages_without_text": document.pages_without_text,
         "characters": len(document.text),
         "warnings": document.warnings,
+        "left_out": [asdict(one) for one in document.left_out],
     }

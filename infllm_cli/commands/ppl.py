@@ -42,12 +42,13 @@ def ppl(
     ] = Spacing.even,
     plot: opt.Plot = None,
     flags: opt.ModelFlags,
-    password: opt.Password = None,
+    documents: opt.DocumentFlags,
     streams: opt.StreamFlags,
 ) -> None:
     """Measure perplexity of a text of any length.
 
-    The text is one continuous stream: BOS once, every token predicted from all before it.
+    The text is one continuous stream: BOS once, every token predicted from all before it. Several
+    sources follow each other in the order given, a blank line between; no name is scored.
     Memory does not grow with a window policy, and slowly with inf-llm.
 
     \b
@@ -58,13 +59,20 @@ def ppl(
     from infllm.cli.plots import check_plot, draw_curves
     from infllm.cli.progress import Progress
     from infllm.cli.reading import (
+        all_left_out,
         need_sources,
         open_config,
         open_engine,
         preset_name,
         read_documents,
     )
-    from infllm.cli.tasks.perplexity import PROTOCOL, bin_edges, make_stream, measure_perplexity
+    from infllm.cli.tasks.perplexity import (
+        PROTOCOL,
+        bin_edges,
+        make_stream,
+        measure_perplexity,
+        plain_text,
+    )
     from infllm.cli.tasks.policies import parse_policies
     from infllm.cli.text import count, size
 
@@ -75,10 +83,10 @@ def ppl(
     config = open_config(choice)
     preset = preset_name(config, choice)
     policies = parse_policies(policy, config.model.type)
-    collection = read_documents(sources, password, out)
+    collection = read_documents(sources, documents, out)
     results: list[Perplexity] = []
     with open_engine(config, choice, out) as engine:
-        stream = make_stream(engine, collection.text, max_tokens)
+        stream = make_stream(engine, plain_text(collection), max_tokens)
         predicted = len(stream.ids) - stream.context
         edges = bin_edges(predicted, bins, spacing.value)
         with Progress(out, "ppl", predicted * len(policies)) as progress:
@@ -103,6 +111,7 @@ def ppl(
             "by_policy": {result.policy: asdict(result) for result in results},
             "protocol": PROTOCOL,
             "sources": sources,
+            "left_out": all_left_out(collection),
             "preset": preset,
             "device": device_name,
         }

@@ -25,7 +25,7 @@ def summarize(
         ),
     ] = Strategy.memory,
     flags: opt.EngineFlags,
-    password: opt.Password = None,
+    documents: opt.DocumentFlags,
     answering: opt.SummaryFlags,
     max_tokens: opt.Budget = None,
     dry_run: opt.DryRun = False,
@@ -43,6 +43,7 @@ def summarize(
     """
     from infllm.cli.commands.ask import tell_finish
     from infllm.cli.reading import (
+        all_left_out,
         check_budget,
         need_sources,
         open_all,
@@ -65,11 +66,11 @@ def summarize(
     if dry_run:
         from infllm.cli.commands.inspect import report
 
-        report(out, choice, sources, password, max_tokens)
+        report(out, choice, sources, documents, max_tokens)
         return
 
     sampling = answering.sampling()
-    collection, engine = open_all(choice, sources, password, out)
+    collection, engine = open_all(choice, sources, documents, out)
     with engine:
         sampling = with_prompt_stops(engine, sampling)
         ids = engine.tokenizer.encode(collection.text)
@@ -90,6 +91,7 @@ def summarize(
             "answer": answer.text,
             "sources": sources,
             "citations": [],
+            "left_out": all_left_out(collection),
             "strategy": strategy.value,
             "parts": result.parts,
             "rounds": result.rounds,

@@ -12,6 +12,7 @@ from pathlib import PurePath
 from infllm.cli.documents.archive import folder_bytes, is_unpacked_book
 from infllm.cli.documents.document import Skipped
 from infllm.cli.documents.errors import LimitExceeded, Unreadable
+from infllm.cli.documents.git import is_git_folder
 from infllm.cli.documents.ignore import IgnoreRules
 from infllm.cli.documents.limits import Limits
 from infllm.cli.documents.words import words
@@ -43,6 +44,7 @@ GENERATED_MARK = re.compile(
     re.I | re.S,
 )
 GENERATED_BYTES = 1024
+VANISHED = "deleted while the sources were read"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -59,8 +61,8 @@ class Found:
 def walk(folder: str, limits: Limits) -> Iterator[Found | Skipped]:
     """Files of a folder in order of their names, and what is left out, with the reason.
 
-    .gitignore files are honoured as git does, links are not followed. Raises Unreadable and
-    LimitExceeded.
+    What git would leave out is left out, links are not followed, and a file that vanishes
+    meanwhile is told. Raises Unreadable and LimitExceeded.
     """
     # Entries on the stack: path, name for users, depth, rules that hold inside.
     stack: list[tuple[str, str, int, IgnoreRules]] = [
@@ -70,13 +72,13 @@ def walk(folder: str, limits: Limits) -> Iterator[Found | Skipped]:
     while stack:
         path, shown, depth, rules = stack.pop()
         try:
-            rules = rules.enter(path)
+            rules = rules.enter(path, named=depth == 0)
             with os.scandir(path) as scan:
                 found = sorted(scan, key=lambda entry: entry.name)
         except OSError as error:
             if depth == 0:
                 raise Unreadable(f"{shown}: {error.strerror}", "Check its permissions.") from error
-            yield Skipped(shown, error.strerror or "cannot be read")
+            yield Skipped(shown, _refused(error))
             continue
         entries += len(found)
         if entries > limits.files:
@@ -87,22 +89,33 @@ def walk(folder: str, limits: Limits) -> Iterator[Found | Skipped]:
         real = os.path.realpath(path)
         folders = []
         for entry in found:
+            if entry.name in VERSION_CONTROL:  # a folder, or the file of a worktree or submodule
+                continue
             source = os.path.normpath(os.path.join(shown, entry.name))
-            reason = _reason(entry, real, rules)
+            try:
+                reason = _reason(entry, real, rules)
+                is_folder = not reason and entry.is_dir(follow_symlinks=False)
+                size = entry.stat(follow_symlinks=False).st_size
+            except OSError as error:
+                yield Skipped(source, _refused(error))
+                continue
             if reason:
                 yield Skipped(source, reason)
-            elif entry.is_dir(follow_symlinks=False):
-                if entry.name in VERSION_CONTROL:
-                    continue
-                if is_unpacked_book(entry.path):
-                    yield Found(entry.path, source, folder_bytes(entry.path))
-                elif depth + 1 > limits.depth:
-                    yield Skipped(source, f"more than {limits.depth} folders deep")
-                else:
-                    folders.append((entry.path, source, depth + 1, rules))
+            elif not is_folder:
+                yield Found(entry.path, source, size)
+            elif is_unpacked_book(entry.path):
+                yield Found(entry.path, source, folder_bytes(entry.path))
+            elif depth + 1 > limits.depth:
+                yield Skipped(source, f"more than {limits.depth} folders deep")
             else:
-                yield Found(entry.path, source, entry.stat(follow_symlinks=False).st_size)
+                folders.append((entry.path, source, depth + 1, rules))
         stack.extend(reversed(folders))
+
+
+def _refused(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):  # its name had been there
+        return VANISHED
+    return error.strerror or "cannot be read"
 
 
 def _reason(entry: os.DirEntry[str], folder: str, rules: IgnoreRules) -> str | None:
@@ -112,13 +125,13 @@ def _reason(entry: os.DirEntry[str], folder: str, rules: IgnoreRules) -> str | N
         return "symbolic link"
     if not is_folder and not entry.is_file(follow_symlinks=False):
         return "not a regular file"
-    if entry.name in VERSION_CONTROL:
-        return None
     if rules.ignores(os.path.join(folder, entry.name), is_folder):
         return "ignored by .gitignore"
     if is_folder:
         if entry.name in MACHINE_MADE or os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
             return "installed or machine-made files"
+        if is_git_folder(entry.path):
+            return "files of git's own"
         if is_memory(entry.path):
             return "a memory of documents"
         return None

@@ -60,12 +60,10 @@ NEXT_STEP = {
     "a Mobipocket/Kindle book": "Convert it to EPUB, e.g. with Calibre's ebook-convert.",
 }
 
+BLANKS = b" \t\r\n\f\0\xef\xbb\xbf"  # and the mark of UTF-8
 PDF_HEADER_BYTES = 1024  # readers accept %PDF- anywhere in the first kilobyte
-HTML_START = re.compile(
-    rb"\s*(?:<!--.{0,4096}?-->\s*)*(?:<\?xml[^>]{0,256}\?>\s*(?:<!--.{0,4096}?-->\s*)*)?"
-    rb"(?:<!doctype\s+html|<html[\s>])",
-    re.IGNORECASE | re.DOTALL,
-)
+XML_DECLARATION = re.compile(rb"<\?xml[^>]{0,256}\?>")
+HTML_START = re.compile(rb"<!doctype\s+html|<html[\s>]", re.IGNORECASE)
 HTML_TAG = re.compile(rb"<(?:p|div|h[1-6]|body|table|ul|ol|br|span|article|section)\b[^<]*>", re.I)
 
 
@@ -76,28 +74,43 @@ def sniff(head: bytes, name: str) -> str:
     read), notebook, code. Raises UnsupportedFormat, naming the format where it is known.
     """
     suffix = PurePath(name).suffix.lower()
-    if b"%PDF-" in head[:PDF_HEADER_BYTES] or _is_headless_pdf(head):
+    if _is_pdf(head) or _is_headless_pdf(head):
         return "pdf"
     if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
         return _zip_kind(head)
     for offset, signature, what in SIGNATURES:
         if head[offset : offset + len(signature)] == signature and not _is_text(head, offset):
             raise unsupported(name, what)
-    if not head.startswith(tuple(mark for mark, _ in BYTE_ORDER_MARKS[1:])):
-        if b"\0" in head:
-            decode(head, name)
-        body = head.removeprefix(BYTE_ORDER_MARKS[0][0])
-        if HTML_START.match(body) or (suffix in HTML and HTML_TAG.search(body)):
-            return "html"
-        if suffix == ".ipynb" or (body.lstrip().startswith(b"{") and b'"nbformat"' in body):
-            return "notebook"
-    elif suffix in HTML:
+    body = head.removeprefix(BYTE_ORDER_MARKS[0][0])
+    if b"\0" in head:  # binary, or text of two or four bytes a character
+        body = decode(head, name)[0].encode(errors="replace")
+    if _is_html(body) or (suffix in HTML and HTML_TAG.search(body)):
         return "html"
+    if suffix == ".ipynb" or (body.lstrip().startswith(b"{") and b'"nbformat"' in body):
+        return "notebook"
     if suffix in MARKDOWN:
         return "markdown"
     if suffix in RST:
         return "rst"
     return "code" if suffix in CODE else "text"
+
+
+def _is_html(body: bytes) -> bool:
+    """Whether a page begins here, behind blanks, comments and an XML declaration."""
+    position = len(body) - len(body.lstrip())
+    while True:
+        declaration = XML_DECLARATION.match(body, position)
+        if declaration:
+            position = declaration.end()
+        elif body.startswith(b"<!--", position):
+            end = body.find(b"-->", position)
+            if end < 0:
+                return False
+            position = end + len(b"-->")
+        else:
+            return HTML_START.match(body, position) is not None
+        while body[position : position + 1].isspace():
+            position += 1
 
 
 def unsupported(name: str, what: str) -> UnsupportedFormat:
@@ -114,6 +127,12 @@ def unsupported(name: str, what: str) -> UnsupportedFormat:
 def _is_text(head: bytes, offset: int) -> bool:
     """Signatures that are plain letters could begin a text; binary files have controls soon."""
     return offset > 0 and not re.search(rb"[\x00-\x08\x0e-\x1f]", head[:512])
+
+
+def _is_pdf(head: bytes) -> bool:
+    """By a header at the start, or behind other bytes and before objects: texts may name one."""
+    before, header, _ = head[:PDF_HEADER_BYTES].partition(b"%PDF-")
+    return bool(header) and (not before.strip(BLANKS) or b" obj" in head)
 
 
 def _is_headless_pdf(head: bytes) -> bool:

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import re
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from infllm.cli.documents.document import Document, SpanBuilder
 from infllm.cli.documents.errors import DocumentError, LimitExceeded, NoText, Unreadable
+from infllm.cli.documents.garbled import MOSTLY, garbled_share, is_readable
+from infllm.cli.documents.hyphens import Vocabulary, dehyphenate, page_joint
 from infllm.cli.documents.limits import Limits
-from infllm.cli.documents.pagetext import (
-    dehyphenate,
-    joint,
-    normalize,
-    strip_running_lines,
-    vocabulary,
-)
+from infllm.cli.documents.pagetext import normalize, page_lines
+from infllm.cli.documents.pdf_backend import PageText
+from infllm.cli.documents.pdf_pages import REPAIR, Pages, Progress, read_pages
+from infllm.cli.documents.running import strip_running_lines
 from infllm.cli.documents.worker import Worker, WorkerDied, WorkerTimeout
 from infllm.cli.text import plural
 
-Progress = Callable[[str, int, int], None]
-
-# Pages that keep one more process busy for longer than it takes to start.
-PAGES_PER_WORKER = {"pdfium": 400, "pypdf": 16}
 PAGES_NAMED = 8  # in a warning
 SPARSE_CHARS = 10  # a page with fewer, blanks not counted, has almost no text
 CHAPTER_CHARS = 200
-
-
-@dataclass
-class _Pages:
-    """What the workers found, shared between the threads that wait for them."""
-
-    texts: list[str]
-    hidden: dict[str, list[int]] = field(default_factory=dict)  # reason -> page indices
-    failed: dict[int, str] = field(default_factory=dict)  # page index -> why
-    stalled: int = 0
-    done: int = 0
-    next: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
+PAGE_CHAPTERS = 100  # outline entries looked for on one page
+RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
+GARBLED = "is garbled"
+RULES = 2  # version of what is done here to the libraries' text
 
 
 def read_pdf(
@@ -74,26 +56,33 @@ def read_pdf(
     warnings: list[str] = []
     try:
         structure = _ask(worker, source, limits, "pdf_structure")
+        warnings += structure.get("warnings", [])
     except DocumentError as error:
         structure = {"labels": None, "outline": [], "title": None}
         warnings.append(f"no page labels and no outline: {error.message}")
     opening = {"path": path, "source": source, "password": password, "backend": opened["backend"]}
-    pages = _read_pages(count, opening, limits, worker, on_progress)
+    pages = read_pages(count, opening, limits, worker, on_progress)
     labels = structure["labels"] or []
     labels = [
         labels[index] if index < len(labels) and labels[index] else str(index + 1)
         for index in range(count)
     ]
-    texts = list(map(normalize, pages.texts))
+    read = [page_lines(page.lines, page.edges, page.height) for page in pages.pages]
+    notes = [[normalize(note) for note in page.notes] for page in pages.pages]
+    garbled = _garbled(pages.pages)
+    texts = ["\n".join([page.text, *more]) for page, more in zip(read, notes, strict=True)]
     empty = sum(not text.strip() for text in texts)
-    _warn(warnings, pages, labels, empty)
-    if empty == count:
-        raise _no_text(source, pages, count)
+    _warn(warnings, pages, labels, empty, garbled)
+    if opened["backend"] == "pypdf" and any(map(RIGHT_TO_LEFT.search, texts)):
+        warnings.append("right-to-left text: its words and numbers may be out of order")
+    lost = sum(reason == GARBLED for reason in garbled.values())
+    if empty + lost == count:
+        raise _no_text(source, pages, count, lost)
     if not _looks_scanned(empty, count):  # else that was said
-        read = [text for index, text in enumerate(texts) if index not in pages.failed]
-        warnings += _sparse(read)
+        warnings += _sparse([text for index, text in enumerate(texts) if index not in pages.failed])
     outline = [(title, page) for title, page in structure["outline"] if 0 <= page < count]
-    body = _assemble(source, texts, labels, outline)
+    bodies, running = strip_running_lines(read, labels)
+    body = _assemble(source, bodies, notes, labels, outline)
     title = " ".join(normalize(structure["title"] or "").split())
     return Document(
         source,
@@ -103,7 +92,8 @@ def read_pdf(
         pages=count,
         pages_without_text=empty,
         warnings=warnings,
-        extractor=opened["extractor"],
+        extractor=f"{opened['extractor']}, pdf {RULES}",
+        left_out=[running] if running is not None else [],
     )
 
 
@@ -114,8 +104,7 @@ def _ask(worker: Worker, source: str, limits: Limits, task: str, **request: obje
         return worker.ask(task, limits.parse_seconds, **request)
     except WorkerTimeout as error:
         raise LimitExceeded(
-            f"{source}: opening it took over {limits.parse_seconds:g} s",
-            "It may be damaged; repair it, e.g. with qpdf or mutool clean.",
+            f"{source}: opening it took over {limits.parse_seconds:g} s", REPAIR
         ) from error
     except WorkerDied as error:
         raise Unreadable(
@@ -124,101 +113,50 @@ def _ask(worker: Worker, source: str, limits: Limits, task: str, **request: obje
         ) from error
 
 
-def _read_pages(
-    count: int,
-    opening: dict[str, str | None],
-    limits: Limits,
-    first: Worker,
-    on_progress: Progress | None,
-) -> _Pages:
-    """Raw text of all pages. ``first`` has the PDF open; others join in where it pays."""
-    pages = _Pages([""] * count)
-    source = opening["source"] or ""
-
-    def work(worker: Worker) -> None:
-        while True:
-            with pages.lock:
-                index = pages.next
-                pages.next += 1
-            if index >= count:
-                return
-            _read_page(index, worker, opening, limits, pages)
-            with pages.lock:
-                pages.done += 1
-                if on_progress is not None:
-                    on_progress(source, pages.done, count)
-
-    per_worker = PAGES_PER_WORKER[opening["backend"] or "pypdf"]
-    helpers = [
-        Worker(limits) for _ in range(min(cores(), limits.workers, 1 + count // per_worker) - 1)
-    ]
-    try:
-        with ThreadPoolExecutor(1 + len(helpers)) as pool:
-            for future in [pool.submit(work, worker) for worker in (first, *helpers)]:
-                future.result()
-    except BaseException:
-        pages.next = count
-        first.close()
-        raise
-    finally:
-        for helper in helpers:
-            helper.close()
-    return pages
+def _garbled(pages: Sequence[PageText]) -> dict[int, str]:
+    """Pages whose text is not what they show, and how that was seen."""
+    found: dict[int, str] = {}
+    for index, page in enumerate(pages):
+        raw = "\n".join(page.lines)
+        if not raw.strip():
+            continue
+        if garbled_share(raw) > MOSTLY:
+            found[index] = GARBLED
+        elif page.unmapped > MOSTLY and not is_readable(raw):
+            found[index] = "may be garbled"
+    return found
 
 
-def _read_page(
-    index: int, worker: Worker, opening: dict[str, str | None], limits: Limits, pages: _Pages
+def _warn(
+    warnings: list[str], pages: Pages, labels: list[str], empty: int, garbled: dict[int, str]
 ) -> None:
-    try:
-        if not worker.running:
-            worker.ask("pdf_open", limits.parse_seconds, **opening)
-        answer = worker.ask("pdf_page", limits.page_seconds, page=index)
-    except WorkerTimeout as error:
-        with pages.lock:
-            pages.failed[index] = f"took over {limits.page_seconds:g} s"
-            pages.stalled += 1
-            if pages.stalled >= limits.stalled_pages:
-                pages.next = len(pages.texts)
-                raise LimitExceeded(
-                    f"{opening['source']}: {pages.stalled} pages took over "
-                    f"{limits.page_seconds:g} s each; given up",
-                    "It may be damaged; repair it, e.g. with qpdf or mutool clean.",
-                ) from error
-        return
-    except WorkerDied:
-        with pages.lock:
-            pages.failed[index] = "crashes the PDF reader"
-        return
-    except Unreadable:
-        with pages.lock:
-            pages.failed[index] = "is damaged"
-        return
-    pages.texts[index] = answer["text"]
-    with pages.lock:
-        for reason in answer["hidden"]:
-            pages.hidden.setdefault(reason, []).append(index)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _warn(warnings: list[str], pages: _Pages, labels: list[str], empty: int) -> None:
-    by_reason: dict[str, list[int]] = {}
-    for index, reason in sorted(pages.failed.items()):
-        by_reason.setdefault(reason, []).append(index)
-    for reason, found in by_reason.items():
+    for reason, found in _by_reason(pages.failed):
         warnings.append(f"left out, for it {reason}: {_name(found, labels)}")
-    for reason, found in sorted(pages.hidden.items()):
-        warnings.append(f"hidden text ({reason}) was read: {_name(sorted(found), labels)}")
-    without = empty - sum(not pages.texts[index].strip() for index in pages.failed)
-    if without:
+    for reason, found in _by_reason(pages.damaged):
+        warnings.append(f"read in part, for it {reason}: {_name(found, labels)}")
+    for reason, found in _by_reason(garbled):
+        warnings.append(
+            f"text {reason}, its fonts do not say which characters they show: "
+            f"{_name(found, labels)}; run OCR, e.g. ocrmypdf --force-ocr"
+        )
+    hidden: dict[str, list[int]] = {}
+    for index, page in enumerate(pages.pages):
+        for reason in page.hidden:
+            hidden.setdefault(reason, []).append(index)
+    for reason, found in sorted(hidden.items()):
+        warnings.append(f"hidden text ({reason}) was read: {_name(found, labels)}")
+    without = empty - len(pages.failed)
+    if without > 0:
         scanned = _looks_scanned(empty, len(labels))
         advice = "; it looks scanned: run OCR, e.g. ocrmypdf" if scanned else ""
         warnings.append(f"no text on {empty} of {len(labels)} pages{advice}")
+
+
+def _by_reason(pages: dict[int, str]) -> list[tuple[str, list[int]]]:
+    by_reason: dict[str, list[int]] = {}
+    for index, reason in sorted(pages.items()):
+        by_reason.setdefault(reason, []).append(index)
+    return list(by_reason.items())
 
 
 def _looks_scanned(empty: int, count: int) -> bool:
@@ -244,12 +182,18 @@ def _name(indices: list[int], labels: list[str]) -> str:
     return f"{'page' if len(indices) == 1 else 'pages'} {named}{more}"
 
 
-def _no_text(source: str, pages: _Pages, count: int) -> DocumentError:
+def _no_text(source: str, pages: Pages, count: int, garbled: int) -> DocumentError:
     if len(pages.failed) == count:
         reason = next(iter(pages.failed.values()))
         return Unreadable(
             f"{source}: damaged, none of its {count} pages can be read (the first {reason})",
             "Repair it, e.g. with qpdf or mutool clean.",
+        )
+    if garbled:
+        return NoText(
+            f"{source}: no readable text on {count} of {count} pages; its fonts do not say which "
+            "characters they show",
+            "Run OCR on it first, e.g. ocrmypdf --force-ocr garbled.pdf text.pdf",
         )
     return NoText(
         f"{source}: no text on {count} of {count} pages; it looks scanned",
@@ -258,23 +202,30 @@ def _no_text(source: str, pages: _Pages, count: int) -> DocumentError:
 
 
 def _assemble(
-    source: str, texts: list[str], labels: list[str], outline: list[tuple[str, int]]
+    source: str,
+    bodies: list[str],
+    notes: list[list[str]],
+    labels: list[str],
+    outline: list[tuple[str, int]],
 ) -> SpanBuilder:
-    bodies = strip_running_lines(texts, labels)
-    known = vocabulary(bodies)
-    bodies = [dehyphenate(body, known) for body in bodies]
+    known = Vocabulary(bodies)
     parts: list[tuple[int, str]] = []  # page index, text with what leads to the next page
-    for index, body in enumerate(bodies):
-        if not body:
+    for index, (raw, more) in enumerate(zip(bodies, notes, strict=True)):
+        body = dehyphenate(raw, known)
+        if not body.strip() and not more:
             continue
         if parts:
             page, before = parts[-1]
-            dropped, between = joint(before, body, known) if page + 1 == index else (0, "\n\n")
+            follows = page + 1 == index and not notes[page] and bool(body)
+            dropped, between = page_joint(before, body, known) if follows else (0, "\n\n")
             parts[-1] = page, before[: len(before) - dropped] + between
-        parts.append((index, body))
+        filled = "\n".join(more)
+        parts.append((index, f"{body}\n\n{filled}" if body and filled else body or filled))
     by_page: dict[int, list[str]] = {}
     for title, page in outline:
-        by_page.setdefault(page, []).append(" ".join(normalize(title).split())[:CHAPTER_CHARS])
+        titles = by_page.setdefault(page, [])
+        if len(titles) < PAGE_CHAPTERS:
+            titles.append(" ".join(normalize(title).split())[:CHAPTER_CHARS])
     out = SpanBuilder(source)
     chapter: str | None = None
     position = 0  # pages whose outline entries have been passed

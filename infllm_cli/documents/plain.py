@@ -5,17 +5,18 @@ Their text is kept as it is written, so that line numbers hold; headings become 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 
+from infllm.cli.documents.controls import BREAK, without_controls
 from infllm.cli.documents.document import Document, SpanBuilder
-from infllm.cli.documents.encoding import clean, decode
-from infllm.cli.documents.errors import NoText, Unreadable
+from infllm.cli.documents.encoding import decode
+from infllm.cli.documents.errors import NoText
+from infllm.cli.documents.notebook import read_notebook
 
 CHAPTER_CHARS = 200
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-ATX = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*$")
+ATX = re.compile(r" {0,3}#{1,6}[ \t]+")
 SETEXT = re.compile(r" {0,3}(?:=+|-+)[ \t]*$")
 NOT_SETEXT = re.compile(
     r"\s*$|[ \t]{4,}|\s*(?:[#>|`~+*-]|\d+[.)]\s)"
@@ -24,26 +25,32 @@ FRONT_MATTER = re.compile(r"---[ \t]*\n.*?\n(?:---|\.\.\.)[ \t]*(?:\n|$)", re.S)
 ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1+[ \t]*$")
 
 
-def read_plain(data: bytes, source: str, kind: str) -> Document:
-    """Document of a text file. Raises NoText, UnsupportedFormat for binary data, Unreadable."""
+def read_plain(data: bytes, source: str, kind: str, *, outputs: bool = False) -> Document:
+    """Document of a text file. ``outputs``: read what the cells of a notebook printed.
+
+    Raises NoText, UnsupportedFormat for binary data, Unreadable.
+    """
     raw, warning = decode(data, source)
     warnings = [warning] if warning else []
     if kind == "notebook":
-        return _notebook(raw, source, warnings)
-    text = clean(raw)
+        return read_notebook(raw, source, warnings, outputs=outputs)
+    # Controls that break a line are there still: as characters of the line that the file has.
+    whole = without_controls(raw)
+    text = BREAK.sub("\n", whole)
     if not text.strip():
         raise NoText(f"{source}: the file is empty")
     headings = {"markdown": _markdown_headings, "rst": _rst_headings}.get(kind)
+    found = list(headings(text)) if headings else []
+    chapters = dict(found)
+    cuts = sorted({*chapters, *(match.end() for match in BREAK.finditer(whole))})
     out = SpanBuilder(source)
     begin, line, chapter = 0, 1, None
-    found = list(headings(text)) if headings else []
-    for offset, name in found:
+    for offset in [*cuts, len(text)]:
         out.add(text[begin:offset], chapter=chapter, line=line)
-        line += text.count("\n", begin, offset)
-        begin, chapter = offset, name
-    out.add(text[begin:], chapter=chapter, line=line)
+        line += whole.count("\n", begin, offset)
+        begin, chapter = offset, chapters.get(offset, chapter)
     title = found[0][1] if found else None
-    return Document(source, kind, *out.finish(), title=title, warnings=warnings, extractor="text 1")
+    return Document(source, kind, *out.finish(), title=title, warnings=warnings, extractor="text 2")
 
 
 def _lines(text: str, begin: int = 0) -> Iterator[tuple[int, str]]:
@@ -70,14 +77,21 @@ def _markdown_headings(text: str) -> Iterator[tuple[int, str]]:
             continue
         heading = ATX.match(line)
         if heading:
-            if heading[1]:
-                yield offset, _name(heading[1])
+            words = _without_closing_marks(line[heading.end() :].strip(" \t"))
+            if words:
+                yield offset, _name(words)
             before = None
         elif before and SETEXT.match(line):
             yield before[0], _name(before[1])
             before = None
         else:
             before = None if NOT_SETEXT.match(line) else (offset, line)
+
+
+def _without_closing_marks(words: str) -> str:
+    """The text of "# Heading ##" without the marks behind it, which must follow a blank."""
+    bare = words.rstrip("#")
+    return bare.rstrip(" \t") if not bare or bare[-1] in " \t" else words
 
 
 def _rst_headings(text: str) -> Iterator[tuple[int, str]]:
@@ -103,47 +117,3 @@ def _rst_headings(text: str) -> Iterator[tuple[int, str]]:
 
 def _name(words: str) -> str:
     return " ".join(words.split())[:CHAPTER_CHARS]
-
-
-def _notebook(raw: str, source: str, warnings: list[str]) -> Document:
-    """Cells in order, code fenced; outputs are left out."""
-    try:
-        notebook = json.loads(raw)
-        language = _language(notebook)
-        cells = notebook.get("cells")
-        if cells is None:  # before format 4 the cells stood in worksheets
-            cells = [cell for sheet in notebook["worksheets"] for cell in sheet["cells"]]
-        written = [_cell(cell, language) for cell in cells]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise Unreadable(
-            f"{source}: not a valid notebook ({type(error).__name__}: {error})",
-            "Open and save it in Jupyter, or export it as a script.",
-        ) from error
-    out = SpanBuilder(source)
-    for number, text in enumerate(written, start=1):
-        if text:
-            out.add(("\n\n" if out.length else "") + text, chapter=f"cell {number}")
-    if not out.length:
-        raise NoText(f"{source}: a notebook without text in its cells")
-    return Document(source, "notebook", *out.finish(), warnings=warnings, extractor="notebook 1")
-
-
-def _language(notebook: dict) -> str:
-    metadata = notebook.get("metadata", {})
-    name = metadata.get("language_info", {}).get("name") or metadata.get("kernelspec", {}).get(
-        "language"
-    )
-    return name if isinstance(name, str) and name.isalnum() else ""
-
-
-def _cell(cell: dict, language: str) -> str:
-    source = cell.get("source", cell.get("input", ""))
-    text = clean(source if isinstance(source, str) else "".join(source)).strip("\n")
-    if not text.strip():
-        return ""
-    if cell.get("cell_type") == "code":
-        fence = "```"
-        while fence in text:
-            fence += "`"
-        return f"{fence}{language}\n{text}\n{fence}"
-    return text

@@ -19,7 +19,7 @@ from infllm.cli.documents.errors import (
     SourceNotFound,
     Unreadable,
 )
-from infllm.cli.documents.folder import Found, content_reason, open_regular, walk
+from infllm.cli.documents.folder import VANISHED, Found, content_reason, open_regular, walk
 from infllm.cli.documents.kind import HEAD_BYTES, PARSED, sniff
 from infllm.cli.documents.limits import MIB, Limits
 from infllm.cli.documents.pdf import Progress, read_pdf
@@ -45,11 +45,16 @@ def read_sources(
     sources: Sequence[str],
     *,
     password: str | None = None,
+    main_text: bool | None = None,
+    outputs: bool = False,
     limits: Limits | None = None,
     stdin: BinaryIO | None = None,
     on_progress: Progress | None = None,
 ) -> Collection:
     """Reads files, folders, glob patterns and "-" (standard input) in the order given.
+
+    ``main_text``: leave navigation, banners and footers of web pages out; by default of pages
+    that are mostly such. ``outputs``: read what the cells of notebooks printed, too.
 
     ``on_progress(source, pages done, pages)`` is called while a PDF is read, from any thread.
     A source that was named raises its DocumentError; a file met in a folder or matched by a glob
@@ -60,7 +65,7 @@ def read_sources(
     skipped: list[Skipped] = []
     chars = 0
     with Worker(limits) as worker:
-        reader = _Reader(worker, limits, password, on_progress)
+        reader = _Reader(worker, limits, password, on_progress, main_text, outputs)
         for found in _expand(sources, limits):
             if isinstance(found, Skipped):
                 skipped.append(found)
@@ -73,9 +78,7 @@ def read_sources(
             except DocumentError as error:
                 if found.named:
                     raise
-                skipped.append(
-                    Skipped(found.source, error.message.removeprefix(f"{found.source}: "))
-                )
+                skipped.append(Skipped(found.source, _why(error, found)))
                 continue
             if isinstance(document, Skipped):
                 skipped.append(document)
@@ -175,7 +178,7 @@ def _expand_glob(pattern: str, limits: Limits) -> Iterator[Found | Skipped]:
         what = "nothing matches" if glob.has_magic(pattern) else "no such file or folder"
         raise SourceNotFound(
             f"{pattern}: {what}",
-            f"Check the name; the current folder is {os.getcwd()}",
+            f"Check the name; the current folder is {_here()}",
         )
     files = sorted(m for m in matches if not os.path.isdir(m) or is_unpacked_book(m))
     for match in files:
@@ -183,6 +186,13 @@ def _expand_glob(pattern: str, limits: Limits) -> Iterator[Found | Skipped]:
     if not files:
         for match in sorted(matches):
             yield from walk(match, limits)
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed under our feet
+        return "deleted"
 
 
 def _inspect(found: Found, limits: Limits) -> tuple[str, int, str | None]:
@@ -217,14 +227,30 @@ def _check_size(source: str, kind: str, size: int, limits: Limits) -> None:
 
 class _Reader:
     def __init__(
-        self, worker: Worker, limits: Limits, password: str | None, on_progress: Progress | None
+        self,
+        worker: Worker,
+        limits: Limits,
+        password: str | None,
+        on_progress: Progress | None,
+        main_text: bool | None,
+        outputs: bool,
     ):
         self.worker = worker
         self.limits = limits
         self.password = password
+        self.main_text = main_text
+        self.outputs = outputs
         self.on_progress = on_progress
 
     def file(self, found: Found) -> Document | Skipped:
+        try:
+            return self._file(found)
+        except OSError as error:  # the file, or the folder around it, went away meanwhile
+            raise Unreadable(
+                f"{found.source}: {error.strerror or error}", "It changed while it was read."
+            ) from error
+
+    def _file(self, found: Found) -> Document | Skipped:
         kind, _, reason = _inspect(found, self.limits)
         if reason is not None:
             return Skipped(found.source, reason)
@@ -232,7 +258,8 @@ class _Reader:
             return self.parse(found.path, found.source, kind)
         descriptor, _ = open_regular(found.path, found.source)
         with os.fdopen(descriptor, "rb") as file:
-            return read_plain(self.bounded(file, found.source, kind), found.source, kind)
+            data = self.bounded(file, found.source, kind)
+        return read_plain(data, found.source, kind, outputs=self.outputs)
 
     def stream(self, stream: BinaryIO, source: str) -> Document:
         """Standard input: what comes in decides its kind."""
@@ -241,7 +268,7 @@ class _Reader:
             raise NoText("standard input is empty", "Pipe a document into it.")
         kind = sniff(data[:HEAD_BYTES], source)
         if kind not in PARSED:
-            return read_plain(data, source, kind)
+            return read_plain(data, source, kind, outputs=self.outputs)
         with tempfile.NamedTemporaryFile(prefix="infllm-") as file:
             file.write(data)
             file.flush()
@@ -278,6 +305,7 @@ class _Reader:
                 path=path,
                 source=source,
                 limits=asdict(self.limits),
+                **({"main_text": self.main_text} if kind == "html" else {}),
             )
         except WorkerTimeout as error:
             raise LimitExceeded(
@@ -294,6 +322,13 @@ class _Reader:
             LeftOut(one["what"], one["count"], tuple(one["samples"])) for one in answer["left_out"]
         ]
         return Document(**answer)
+
+
+def _why(error: DocumentError, found: Found) -> str:
+    """The reason for skipping: a parser whose file is taken away says other things."""
+    if not os.path.exists(found.path):
+        return VANISHED
+    return error.message.removeprefix(f"{found.source}: ")
 
 
 def _nothing(sources: Sequence[str], skipped: list[Skipped]) -> NoText:

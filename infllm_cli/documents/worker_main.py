@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +15,7 @@ from infllm.cli.documents.document import Document, SpanBuilder
 from infllm.cli.documents.errors import DocumentError, LimitExceeded, NoText, Unreadable
 from infllm.cli.documents.kind import unsupported
 from infllm.cli.documents.limits import Limits
+from infllm.cli.documents.worker_bounds import cpu_time, end_with_parent, hangup_ends
 
 Answer = dict[str, Any]
 
@@ -24,13 +26,13 @@ class Parser:
     def __init__(self) -> None:
         self._pdf: Any = None
 
-    def html(self, path: str, source: str, limits: Limits) -> Answer:
+    def html(self, path: str, source: str, limits: Limits, main_text: bool | None = None) -> Answer:
         from infllm.cli.documents.html import decode_html, extract_html, is_xhtml
 
         with open(path, "rb") as file:
             text, warning = decode_html(file.read(limits.text_bytes), source)
         out = SpanBuilder(source)
-        facts = extract_html(text, out, xml=is_xhtml(text), lines=True)
+        facts = extract_html(text, out, xml=is_xhtml(text), lines=True, main_text=main_text)
         body, spans = out.finish()
         if not body.strip():
             raise NoText(
@@ -42,7 +44,14 @@ class Parser:
             warnings.append(f"{facts.hidden} characters are hidden from readers; left out")
         return _answer(
             Document(
-                source, "html", body, spans, facts.title, warnings=warnings, extractor="html 1"
+                source,
+                "html",
+                body,
+                spans,
+                facts.title,
+                warnings=warnings,
+                extractor="html 2",
+                left_out=facts.left_out,
             )
         )
 
@@ -102,13 +111,18 @@ def serve(limit: int) -> None:
         "pdf_structure": parser.pdf_structure,
         "pdf_page": parser.pdf_page,
     }
+    end_with_parent()
     for line in sys.stdin.buffer:
         request = json.loads(line)
         task = tasks[request.pop("task")]
+        seconds = request.pop("cpu_seconds")
         if "limits" in request:
             request["limits"] = Limits(**request["limits"])
         _bound_memory(limit, request.get("path"))
-        answers.write(json.dumps(_run(task, request)).encode() + b"\n")
+        began = time.process_time()
+        with cpu_time(seconds), hangup_ends(sys.stdin.fileno()):
+            answer = json.dumps(_run(task, request) | {"cpu_used": time.process_time() - began})
+        answers.write(answer.encode() + b"\n")
         answers.flush()
 
 
@@ -138,7 +152,10 @@ def _bound_memory(limit: int, path: str | None) -> None:
         import resource
     except ImportError:  # not a Unix; time and input sizes are bounded still
         return
-    allowed = limit + 2 * os.path.getsize(path)
+    try:
+        allowed = limit + 2 * os.path.getsize(path)
+    except OSError:
+        return  # gone or not permitted: opening it says so
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     if hard != resource.RLIM_INFINITY:
         allowed = min(allowed, hard)

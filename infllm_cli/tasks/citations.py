@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -113,8 +113,10 @@ def cite(
     passages: Passages, places: Sequence[Place], question: str, answer: str, limit: int = LIMIT
 ) -> list[Citation]:
     """The sentences in `places` that support `answer` best, best first; none when nothing there
-    speaks for it."""
+    speaks for it. One that has more of the question than the first of them is cited behind it:
+    the answer may be wrong."""
     chosen: list[Citation] = []
+    places = list(places)
     for found in supporting(passages, places, question, answer):
         if found.score < LEAST_SCORE or (chosen and found.score < OF_BEST * chosen[0].score):
             break
@@ -125,7 +127,26 @@ def cite(
             chosen.append(citation)
         if len(chosen) == limit:
             break
-    return chosen
+    return _with_asked(passages, places, question, chosen, limit) if answer else chosen
+
+
+def _with_asked(
+    passages: Passages, places: Sequence[Place], question: str, chosen: list[Citation], limit: int
+) -> list[Citation]:
+    """`chosen`, and the sentence that has most of the question where the first one has less."""
+    asked = supporting(passages, places, question, "")
+    if not asked or not chosen or limit < 2:
+        return chosen
+    best = max(asked, key=lambda found: (found.words, found.score))
+    text = passages.collection.text
+    words = Words(text, question, "", TOLD_SHARE)
+    citation = _citation(passages.collection, best)
+    if citation is None or best.words <= words.support(chosen[0].quote):
+        return chosen
+    if any((one.source, one.start) == (citation.source, citation.start) for one in chosen):
+        return chosen
+    kept = chosen[: limit - 1]
+    return [*kept, replace(citation, score=min(citation.score, kept[-1].score))]
 
 
 def supporting(

@@ -10,11 +10,12 @@ from infllm.cli.progress import Progress, peak_memory_bytes
 from infllm.cli.text import count
 
 if TYPE_CHECKING:
+    from infllm.cli.documents import Collection
     from infllm.engine import Engine
 
 PROTOCOL = (
     "one continuous stream, BOS once at the start, every token predicted from all before it, "
-    "no overlap and no reset"
+    "no overlap and no reset; the text alone, without names of sources, a blank line between them"
 )
 
 
@@ -54,6 +55,11 @@ class Stream:
     n_bytes: int
     tokens_given: int
     tokens_truncated: int
+
+
+def plain_text(collection: "Collection") -> str:
+    """The texts alone, a blank line between two: names and paths must not change the numbers."""
+    return "\n\n".join(document.text for document in collection.documents)
 
 
 def make_stream(engine: "Engine", text: str, max_tokens: int | None) -> Stream:

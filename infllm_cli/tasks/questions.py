@@ -32,7 +32,8 @@ class Reply:
     """An answer, its citations, and the tokens and seconds that reading the question took.
 
     `read_back`: tokens of passages that were read again next to the question; 0 when none were.
-    `looks`: units that the question's pass attended.
+    `seconds_back`: what it took to find and to read them. `looks`: units that the question's pass
+    attended.
     """
 
     answer: Answer
@@ -40,7 +41,13 @@ class Reply:
     tokens: int = 0
     seconds: float = 0.0
     read_back: int = 0
+    seconds_back: float = 0.0
     looks: list["UnitMass"] = field(default_factory=list)
+
+    @property
+    def answering(self) -> float:
+        """Seconds from the question's last token to the answer's."""
+        return self.seconds_back + self.answer.seconds
 
 
 def ask_memory(
@@ -89,6 +96,7 @@ def answer_prompt(
     assert engine.tokenizer is not None
     began = time.monotonic()
     session = look(memory, asked)
+    seconds = time.monotonic() - began
     attended = attended_units(session)
     found: list[Found] = []
     passages: list[int] = []
@@ -102,14 +110,13 @@ def answer_prompt(
         speaker.read([*alone.head_ids, *passages])
         speaker.read(alone.tail_ids)
         speaker.end()
-    seconds = time.monotonic() - began
+    seconds_back = time.monotonic() - began - seconds
     answer = generate_answer(speaker, engine.tokenizer, sampling, write, units=True)
     steps = [attended] if passages else answer.units
     places = [*Evidence(steps).ranked(), *session_sights(session)]
     places += [(*memory.passages.tokens(f.start, f.stop), f.score) for f in found]
     told = cite(memory.passages, places, question, answer.text)
-    tokens = len(asked) + len(passages)
-    return Reply(answer, told, tokens, seconds, len(passages), attended)
+    return Reply(answer, told, len(asked), seconds, len(passages), seconds_back, attended)
 
 
 def look(memory: Memory, ids: list[int]) -> "Session":
@@ -138,14 +145,14 @@ def find_sentences(
     for those that a second step needs."""
     assert engine.tokenizer is not None
     text = memory.collection.text
-    places = Evidence([attended_units(session)]).ranked()
+    places = [*Evidence([attended_units(session)]).ranked(), *session_sights(session)]
     first = supporting(memory.passages, places, question, "")
     first = [found for found in first[:FIRST_LOOK] if found.score >= OF_BEST * first[0].score]
     if not first:
         return []
     best = " ".join(text[first[0].start : first[0].stop].split())
     again = look(memory, [*engine.tokenizer.encode(f"\n\n{best}", inner=True), *tail_ids])
-    places = Evidence([attended_units(again)]).ranked()
+    places = [*Evidence([attended_units(again)]).ranked(), *session_sights(again)]
     seen = {(found.start, found.stop) for found in first}
     second = [
         found

@@ -132,6 +132,7 @@ class FakeEngine:
         self.interrupt_answer_at: int | None = None
         self.closed = False
         self.bytes_per_token = 1000
+        self.digests = {"model": "1" * 64, "tokenizer": "2" * 64}
 
     def __enter__(self) -> Self:
         return self

@@ -253,6 +253,20 @@ def test_a_wrong_answer_does_not_outweigh_the_question():
     assert text[best.start : best.stop] == "The lamp of the pier was lit by Ada Finch."
 
 
+def test_the_sentence_with_most_of_the_question_is_cited_though_the_answer_is_of_others():
+    def slip(month: str, gross: str, net: str) -> Document:
+        return document(f"Month: {month}\nAda Finch\nGross pay: {gross}\nNet pay: {net}", month)
+
+    others = [slip(month, "145.00", f"{n}00.50") for n, month in enumerate(("May", "June", "July"))]
+    read = passages(*others, slip("December", "999.00", "400.50"))
+    end = read.collection.text.index("# December")
+    places = [(*read.tokens(0, end), 1.0), *everywhere(read)]
+    found = cite(read, places, "What was the net pay in December?", "Ada Finch Gross pay: 145.00")
+    assert [one.source for one in found] == ["May", "June", "December"]
+    assert "Net pay: 400.50" in found[-1].quote
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+
+
 def test_the_answer_decides_between_sentences_that_both_speak_to_the_question():
     text = "The lamp was lit by Ada. The lamp was lit by Bert. The lamp was lit by Cleo."
     read = passages(document(text))

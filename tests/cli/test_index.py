@@ -22,7 +22,8 @@ def test_a_memory_is_asked_without_its_document(infllm, harbour, shelf):
     assert re.fullmatch(
         r"reused the memory of [\d,]+ tokens: saved T of reading\n"
         + re.escape(f'[1] {shelf}/harbour.txt, line 1: "{fact("vague-harbor", ANSWER)}"\n')
-        + "answered in T; pocket, inf-llm, peak memory M\n",
+        + r"read the question's \d+ tokens in T, \d+ read back, answered in T; "
+        + "pocket, inf-llm, peak memory M\n",
         result.err,
     )
     fields = json.loads(infllm("ask", harbour, HARBOUR, "--json").out)

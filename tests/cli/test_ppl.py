@@ -58,7 +58,8 @@ def test_tables_off_a_terminal(infllm, fakes, book):
     ]
     assert result.err == (
         "protocol: one continuous stream, BOS once at the start, every token predicted from all "
-        "before it, no overlap and no reset; nll in nats per token\npeak memory M\n"
+        "before it, no overlap and no reset; the text alone, without names of sources, a blank "
+        "line between them; nll in nats per token\npeak memory M\n"
     )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import sys
 import unicodedata
@@ -89,11 +90,174 @@ def test_answers_go_to_a_file_which_is_gone_on_with(infllm, answers, book, asked
     first = output.read_bytes()
     again = infllm("ask", book, "--questions", asked, "-o", output)
     assert (again.code, again.err) == (0, "3 of 3 questions answered\n")
-    assert len(answers.engines) == 1  # nothing was loaded for nothing
+    assert answers.engine.sessions == []  # nothing was read for nothing
     asked.write_text(asked.read_text() + "How?\n")
     assert "3 of 4 questions" in infllm("ask", book, "--questions", asked, "-o", output).err
     assert output.read_bytes().startswith(first)
     assert [fields["question"] for fields in lines(output)] == [*ASKED, "How?"]
+
+
+@pytest.fixture
+def given(infllm, answers, book, asked, tmp_path):
+    """The file of answers to the three questions, and a call that asks them again."""
+    output = tmp_path / "answers.jsonl"
+
+    def ask(*options: object, source: Path = book):
+        return infllm("ask", source, "--questions", asked, "-o", output, *options)
+
+    assert ask().code == 0
+    return output, ask
+
+
+def test_a_line_of_the_file_is_an_answer_and_nothing_else(given):
+    output, _ = given
+    assert [set(line) >= {"question", "answer", "citations", "key"} for line in lines(output)] == (
+        [True] * 3
+    )
+    beside = json.loads(output.with_name("answers.jsonl.key.json").read_text())
+    assert beside["sources"]["names"].endswith("book.txt")
+    assert beside["policy"] == "inf-llm"
+
+
+CHANGES = {
+    "--policy": (["--policy", "origin"], "policy inf-llm (now origin)"),
+    "--set": (["--set", "topk=3"], "settings/model.topk 16 (now 3)"),
+    "--set max_len": (["--set", "max_len=9999"], "settings/max_len None (now 9999)"),
+    "--max-new-tokens": (["--max-new-tokens", "5"], "sampling/max_new_tokens 256 (now 5)"),
+    "--temperature": (["--temperature", "0.5"], "sampling/temperature 0.0 (now 0.5)"),
+    "--seed": (["--seed", "7"], "sampling/seed None (now 7)"),
+    "--stop": (["--stop", "x"], "sampling/stop "),
+    "--read-back": (["--no-read-back"], "read_back True (now False)"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_answers_that_would_be_others_are_refused_by_name(given, change):
+    output, ask = given
+    before = output.read_bytes()
+    options, difference = CHANGES[change]
+    result = ask(*options)
+    assert (result.code, result.out) == (2, "")
+    assert re.match(
+        rf"error: the answers in {output} of .*book.txt were given otherwise: ", result.err
+    )
+    assert difference in result.err
+    assert "begin anew with --restart" in result.err
+    assert output.read_bytes() == before
+    assert ask(*options, "--restart").code == 0
+    assert [line["question"] for line in lines(output)] == ASKED
+    assert output.read_bytes() != before
+    assert ask(*options).err == "3 of 3 questions answered\n"
+    assert ask().code == 2
+
+
+def test_another_document_and_a_changed_one_are_refused(given, book, tmp_path):
+    output, ask = given
+    other = tmp_path / "other.txt"
+    other.write_text(book.read_text().replace("12345", "99999"))
+    refused = ask(source=other)
+    assert refused.code == 2
+    assert re.search(r"were given otherwise: sources/digest [0-9a-f]{12} \(now", refused.err)
+    moved = book.rename(book.with_name("moved.txt"))
+    assert ask(source=moved).err == "3 of 3 questions answered\n"
+    moved.write_text(moved.read_text() + "\nA page more.\n")
+    assert ask(source=moved).code == 2
+    assert len(lines(output)) == 3
+
+
+def test_another_model_or_version_is_refused(given, answers, monkeypatch):
+    _, ask = given
+
+    def other(engine) -> None:
+        engine.digests = {"model": "3" * 64, "tokenizer": "2" * 64}
+
+    answers.prepare = other
+    assert "model 111111111111 (now 333333333333)" in ask().err
+    answers.prepare = lambda engine: None
+    assert ask().code == 0
+    monkeypatch.setattr("infllm.cli.bench.manifest.version", lambda name: f"{name} 99")
+    assert "versions/infllm" in ask().err
+
+
+def test_answers_of_which_nothing_is_known_are_refused(given):
+    output, ask = given
+    beside = output.with_name("answers.jsonl.key.json")
+    for content in (None, b"{}", b"\xff", b"[1]"):
+        beside.unlink(missing_ok=True)
+        if content is not None:
+            beside.write_bytes(content)
+        for line in (b"0" * 16, None):  # another run's key, and none as before there were keys
+            fields = [{**one, "key": line.decode() if line else None} for one in lines(output)]
+            output.write_text("".join(json.dumps(one) + "\n" for one in fields))
+            result = ask()
+            assert result.code == 2
+            assert "depend on is not known" in result.err
+    assert ask("--restart").code == 0
+
+
+def test_lines_of_two_runs_in_one_file_are_refused(given):
+    output, ask = given
+    fields = lines(output)
+    fields[1]["key"] = "0" * 16
+    output.write_text("".join(json.dumps(one) + "\n" for one in fields))
+    assert "not all answers in" in ask().err
+
+
+def test_restart_throws_away_nothing_but_answers(infllm, answers, book, asked, tmp_path):
+    letter = tmp_path / "letter.txt"
+    letter.write_text("Dear Ada,\n")
+    result = infllm("ask", book, "--questions", asked, "-o", letter, "--restart")
+    assert (result.code, letter.read_text()) == (2, "Dear Ada,\n")
+    assert infllm("ask", book, "--questions", asked, "--restart").code == 2
+
+
+def test_two_runs_do_not_write_one_file(given):
+    from infllm.engine.files.storage import lock
+
+    output, ask = given
+    held = lock(output)
+    try:
+        assert "another run is writing" in ask().err
+    finally:
+        os.close(held)
+    assert ask().code == 0
+
+
+def test_what_the_document_is_cut_to_does_not_depend_on_what_is_left(given, asked):
+    """max_len leaves room for the longest of all questions, not of those that are left."""
+    output, ask = given
+    cut = ["--set", "max_len=1300", "--set", "truncation=prefix"]
+    asked.write_text(f"Why?\n{'word ' * 200}?\n")
+    assert ask(*cut, "--restart").code == 0
+    output.write_text(output.read_text().splitlines(keepends=True)[1])
+    result = ask(*cut)
+    assert (result.code, len(lines(output))) == (0, 2)
+
+
+def test_a_full_disk_is_told_and_what_is_written_stays(given, asked, monkeypatch):
+    output, ask = given
+    asked.write_text(asked.read_text() + "How?\n")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("infllm.cli.answer_file.append_line", full)
+    result = ask()
+    assert result.code == 1
+    assert f"error: {output}: No space left on device\nhint: the answers before are" in result.err
+    assert len(lines(output)) == 3
+
+
+def test_a_device_is_no_file_of_answers(infllm, answers, book, asked):
+    result = infllm("ask", book, "--questions", asked, "-o", "/dev/null")
+    assert result.code == 2
+    assert "is not a regular file" in result.err
+
+
+def test_source_and_questions_cannot_both_be_standard_input(infllm, answers):
+    result = infllm("ask", "-", "--questions", "-")
+    assert result.code == 2
+    assert "can be read once only" in result.err
 
 
 def test_a_last_line_that_was_cut_is_answered_again(infllm, answers, book, asked, tmp_path):

@@ -1,5 +1,7 @@
 """Text on its way out: stop texts, trimming, control characters, numbers."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,13 +35,41 @@ def test_trimmed_is_strip(pieces):
     assert "".join(trimmed.push(piece) for piece in pieces) == "".join(pieces).strip()
 
 
-@given(st.text())
-def test_clean_keeps_everything_but_controls(value):
+ENDS = "\x0b\x0c\x1c\x1d\x1e\x1f\x85\u2028\u2029"
+TURNS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+@given(st.text(st.one_of(st.characters(), st.sampled_from(ENDS + TURNS + "\x9b\x1b\r\t\n"))))
+def test_clean_keeps_everything_but_what_a_terminal_obeys(value):
     cleaned = text.clean(value)
-    assert not any(ord(c) < 32 and c not in "\n\t" for c in cleaned)
-    assert not any(127 <= ord(c) < 160 for c in cleaned)
-    kept = "".join(c for c in value if c in "\n\t" or not (ord(c) < 32 or 127 <= ord(c) < 160))
-    assert cleaned == kept
+    assert not any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" for c in cleaned)
+    assert not set(cleaned) & set(TURNS)
+    plain = [c for c in value if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")]
+    kept = "".join(c for c in cleaned if unicodedata.category(c) != "Cf")
+    assert kept.replace("\n", "") == "".join(c for c in plain if c not in "\n\u2028\u2029")
+
+
+def test_separators_keep_words_and_numbers_apart():
+    for end in ENDS:
+        assert text.clean(f"77{end}88") == "77\n88"
+        assert text.one_line(f"77{end}88") == "77 88"
+
+
+def test_joiners_that_spell_words_and_emoji_stay():
+    for word in (
+        "\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        "\U0001f469\u200d\U0001f33e",
+    ):
+        assert text.clean(word) == word
+
+
+def test_plurals_of_several_words():
+    nouns = {
+        "running line": "2 running lines", "image without text": "2 images without text",
+        "policy": "2 policies", "entry": "2 entries", "day": "2 days", "suffix": "2 suffixes",
+    }  # fmt: skip
+    assert {noun: text.plural(2, noun) for noun in nouns} == nouns
+    assert text.plural(1, "image without text") == "1 image without text"
 
 
 @pytest.mark.parametrize(

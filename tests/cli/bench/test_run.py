@@ -219,6 +219,22 @@ def test_another_making_is_refused(bench, data, tmp_path):
     assert contents(tmp_path / "r") == before
 
 
+def test_restart_begins_anew_and_touches_nothing_else(bench, data, tmp_path):
+    assert bench().code == 0
+    mine = tmp_path / "r" / "notes.md"
+    mine.write_text("mine")
+    write(data, ["1111111", "2222222"])
+    refused = bench()
+    assert refused.code == 2
+    assert "or begin anew with --restart" in refused.err
+    assert bench("--restart").code == 0
+    (results,) = (tmp_path / "r").glob("*/*.jsonl")
+    references = [json.loads(line)["references"] for line in results.read_text().splitlines()]
+    assert references == [[["1111111"]], [["2222222"]]]
+    assert mine.read_text() == "mine"
+    assert bench().code == 0
+
+
 def test_truncation_is_the_configurations_and_counted(bench, tmp_path):
     result = bench("--set", "max_len=80")
     assert result.code == 1

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 
 from pypdf import PdfWriter
 from pypdf.constants import PageLabelStyle
-from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
+from pypdf.generic import (
+    ArrayObject,
+    DecodedStreamObject,
+    DictionaryObject,
+    NameObject,
+    read_object,
+)
 
 CONTAINER = (
     '<?xml version="1.0"?><container xmlns="urn:oasis:names:tc:opendocument:xmlns:container">'
@@ -23,6 +29,15 @@ def stream(text: str) -> bytes:
     return b"BT /F1 11 Tf 13 TL 50 800 Td\n" + shown + b"ET\n"
 
 
+def placed(texts: Sequence[tuple[float, float, str]], size: float = 10) -> bytes:
+    """Page content of texts at (x, y) from the bottom left, drawn in the order given."""
+    shown = []
+    for x, y, text in texts:
+        escaped = text.replace("\\", r"\\").replace("(", r"\(").replace(")", r"\)")
+        shown.append(b"BT /F1 %g Tf %g %g Td (%s) Tj ET\n" % (size, x, y, escaped.encode("cp1252")))
+    return b"".join(shown)
+
+
 def pdf(
     pages: Sequence[str | bytes],
     *,
@@ -30,9 +45,12 @@ def pdf(
     outline: Sequence[tuple[str, int]] = (),
     password: str | None = None,
     owner: str | None = None,
+    annotations: Mapping[int, Sequence[str]] | None = None,
+    rotate: int = 0,
 ) -> bytes:
     """A PDF of pages given as text or as content streams. The first ``preface`` pages are labelled
-    i, ii, ..., the others 1, 2, ..."""
+    i, ii, ..., the others 1, 2, ... ``annotations``: dictionaries by page, as PDF writes them;
+    widgets among them are fields of a form."""
     writer = PdfWriter()
     font = writer._add_object(
         DictionaryObject(
@@ -52,6 +70,21 @@ def pdf(
         page[NameObject("/Resources")] = DictionaryObject(
             {NameObject("/Font"): DictionaryObject({NameObject("/F1"): font})}
         )
+        if rotate:
+            page.rotate(rotate)
+    fields = ArrayObject()
+    for page_index, items in (annotations or {}).items():
+        page = writer.pages[page_index]
+        page[NameObject("/Annots")] = ArrayObject()
+        for item in items:
+            annotation = read_object(io.BytesIO(item.encode("latin-1")), writer)
+            reference = writer._add_object(annotation)
+            page["/Annots"].append(reference)
+            if annotation["/Subtype"] == "/Widget":
+                fields.append(reference)
+    if fields:
+        form = DictionaryObject({NameObject("/Fields"): fields})
+        writer.root_object[NameObject("/AcroForm")] = form
     if preface:
         writer.set_page_label(0, preface - 1, style=PageLabelStyle.LOWERCASE_ROMAN)
         writer.set_page_label(preface, len(pages) - 1, style=PageLabelStyle.DECIMAL)

@@ -1,16 +1,20 @@
 """Folders: what git would ignore is ignored, and what is not worth reading is skipped with why."""
 
 import os
+import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infllm.cli.documents import LimitExceeded, Limits, read_sources
-from infllm.cli.documents.folder import Found, walk
+from infllm.cli.documents import Document, LimitExceeded, Limits, Unreadable, read_sources
+from infllm.cli.documents import folder as folder_module
+from infllm.cli.documents import reading as reading_module
+from infllm.cli.documents.folder import VANISHED, Found, walk
 from tests.cli.documents.make import pdf
 
 NAMES = ["a", "b", "foo", "B", "a b"]
@@ -141,3 +145,88 @@ def test_too_deep(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "x.txt").write_text("x")
     assert read(tmp_path, Limits(depth=1)) == (["a/x.txt"], {"a/b": "more than 1 folders deep"})
+
+
+def vanishing(monkeypatch: pytest.MonkeyPatch, act: Callable[[str], None]) -> None:
+    """`act` hears of each file just before it is opened."""
+    opening = folder_module.open_regular
+
+    def act_and_open(path: str, source: str) -> tuple[int, os.stat_result]:
+        act(path)
+        return opening(path, source)
+
+    monkeypatch.setattr("infllm.cli.documents.reading.open_regular", act_and_open)
+
+
+@pytest.mark.parametrize("name", ["b.txt", "b.md", "b.html", "b.pdf", "b.docx", "b.ipynb"])
+def test_a_file_that_is_deleted_while_a_folder_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for other in ("a.txt", "c.txt"):
+        (tmp_path / other).write_text(other)
+    (tmp_path / name).write_bytes(b"<html><p>text</p></html>" if name == "b.html" else b"text")
+
+    def delete(path: str) -> None:
+        if path.endswith("a.txt"):
+            (tmp_path / name).unlink(missing_ok=True)
+
+    vanishing(monkeypatch, delete)
+    assert read(tmp_path) == (["a.txt", "c.txt"], {name: VANISHED})
+
+
+@pytest.mark.parametrize("kind", ["pdf", "html"])
+def test_a_file_that_is_deleted_before_its_parser_opens_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    data = pdf(["Text"]) if kind == "pdf" else b"<html><body><p>Text</p></body></html>"
+    (tmp_path / f"b.{kind}").write_bytes(data)
+    parse = reading_module._Reader.parse
+
+    def late(self: object, path: str, source: str, kind: str) -> Document:
+        os.unlink(path)
+        return parse(self, path, source, kind)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(reading_module._Reader, "parse", late)
+    reason = VANISHED
+    assert read(tmp_path) == (["a.txt"], {f"b.{kind}": reason})
+
+
+def test_a_folder_that_is_deleted_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    for name in ("sub/b.txt", "sub/deep/c.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+
+    def delete(path: str) -> None:
+        shutil.rmtree(tmp_path / "sub", ignore_errors=True)
+
+    vanishing(monkeypatch, delete)
+    assert read(tmp_path) == (["a.txt"], {"sub": VANISHED})
+
+
+def test_a_name_that_is_gone_when_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (tmp_path / name).write_text(name)
+    reason_of = folder_module._reason
+
+    def late(entry: os.DirEntry[str], folder: str, rules: object) -> str | None:
+        if entry.name == "b.txt":
+            os.unlink(entry.path)
+        return reason_of(entry, folder, rules)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(folder_module, "_reason", late)
+    assert read(tmp_path) == (["a.txt", "c.txt"], {"b.txt": VANISHED})
+
+
+def test_a_named_file_that_is_deleted_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    vanishing(monkeypatch, os.unlink)
+    with pytest.raises(Unreadable, match="No such file or directory"):
+        read_sources([str(tmp_path / "a.txt")])

@@ -1,57 +1,11 @@
-"""Running heads, page numbers, hyphenation and ligatures of PDF pages."""
+"""Raw text of PDF pages made plain, and text whose fonts name no characters."""
+
+import time
 
 import pytest
 
-from infllm.cli.documents.pagetext import (
-    dehyphenate,
-    joint,
-    normalize,
-    strip_running_lines,
-    vocabulary,
-)
-
-BODY = ["alpha\nfirst words", "beta\nother words", "gamma\nmore words", "delta\nlast words"]
-
-
-def stripped(pages: list[str], labels: list[str] | None = None) -> list[str]:
-    return strip_running_lines(pages, labels or [str(n + 1) for n in range(len(pages))])
-
-
-def test_a_head_that_returns_is_removed() -> None:
-    assert stripped([f"The Long Report\n{body}" for body in BODY]) == BODY
-
-
-def test_heads_of_left_and_right_pages_are_removed() -> None:
-    heads = ["One  Report", "Report  One"] * 2
-    pages = [f"{head}\n{body}" for head, body in zip(heads, BODY, strict=True)]
-    assert stripped(pages) == BODY
-
-
-@pytest.mark.parametrize("form", ["{}", "- {} -", "Page {} of 4", "{} 1.6 Ways"])
-def test_page_numbers_are_removed(form: str) -> None:
-    assert stripped([f"{body}\n{form.format(n)}" for n, body in enumerate(BODY, 1)]) == BODY
-
-
-def test_roman_page_numbers_are_removed() -> None:
-    numbers = ["ii", "iii", "iv", "v"]
-    pages = [f"{number}\n{body}" for number, body in zip(numbers, BODY, strict=True)]
-    assert stripped(pages) == BODY
-
-
-def test_changing_head_beside_the_page_number_is_removed() -> None:
-    heads = ["7 Introduction", "Methods 8", "9 Results", "Discussion 10"]
-    pages = [f"{head}\n{body}" for head, body in zip(heads, BODY, strict=True)]
-    assert stripped(pages) == BODY
-
-
-def test_ordinary_lines_stay() -> None:
-    assert stripped(BODY) == BODY
-    tables = [f"{n * n + 7} 12\n{body}\n3 {n * 31}" for n, body in enumerate(BODY)]
-    assert stripped(tables) == tables
-
-
-def test_a_page_is_never_emptied() -> None:
-    assert stripped(["Background"] * 5) == ["Background"] * 5
+from infllm.cli.documents.garbled import garbled_share, is_readable
+from infllm.cli.documents.pagetext import normalize, page_lines
 
 
 def test_ligatures_and_line_end_hyphens() -> None:
@@ -60,22 +14,33 @@ def test_ligatures_and_line_end_hyphens() -> None:
     )
 
 
-def test_words_are_joined_and_compounds_keep_their_hyphen() -> None:
-    page = "a long exam-\nple of a well-\nknown thing, and a well-known one; Jean-\nPaul, vor-\nund"
-    assert dehyphenate(page, vocabulary([page])) == (
-        "a long example of a well-known thing, and a well-known one; Jean-Paul, vor- und"
-    )
+def test_lines_keep_their_places() -> None:
+    page = page_lines(["a \x04", "\x04", "b"], [(0, 1), (2, 3), (4, 5)], 10)
+    assert (page.texts, page.edges) == (["a", "b"], [(0, 1), (4, 5)])
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "expected"),
-    [
-        ("an exam-", "ple of", (1, "")),
-        ("it goes", "on here", (0, "\n")),
-        ("It ends.", "next one", (0, "\n\n")),
-        ("it goes", "On", (0, "\n\n")),
-        ("1990-", "2000", (0, "\n\n")),
-    ],
+    "raw", ["/g4/g16/g7 /g9/g2/g11", "(cid:12)(cid:3)", "\ufffd\ufffd \ufffd", "\x01\x04", "\ue001"]
 )
-def test_where_pages_meet(before: str, after: str, expected: tuple[int, str]) -> None:
-    assert joint(before, after, frozenset()) == expected
+def test_what_shows_no_characters_is_garbled(raw: str) -> None:
+    assert garbled_share(raw) > 0.9
+
+
+@pytest.mark.parametrize("raw", ["see /usr/lib64 and /g4", "• one\n\uf0b7 two words", "日本語", ""])
+def test_what_shows_them_is_not(raw: str) -> None:
+    assert garbled_share(raw) < 0.2
+
+
+def test_readable_text_has_the_small_words_of_its_language() -> None:
+    assert is_readable("the keeper of the wall")
+    assert is_readable("der Wärter und die Mauer")
+    assert not is_readable("7KH NHHSHU RI WKH ZDOO")
+
+
+def test_a_run_of_letters_without_a_blank_costs_its_length() -> None:
+    run = "a" * 200_000
+    began = time.process_time()
+    normalize(run)
+    garbled_share(run)
+    garbled_share("/g4" * 60_000 + "!")
+    assert time.process_time() - began < 5

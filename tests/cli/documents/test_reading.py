@@ -2,6 +2,7 @@
 
 import io
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -153,7 +154,7 @@ def test_usage() -> None:
 
 
 def test_an_html_page_that_exhausts_the_parser_is_given_up() -> None:
-    Path("x.html").write_text("<!doctype html>" + "<div>" * 300_000)
+    Path("x.html").write_text("<!doctype html>" + "<p>x" * 1_000_000)
     with pytest.raises(LimitExceeded, match="parsing it took over 1 s"):
         read_sources(["x.html"], limits=Limits(parse_seconds=1))
 
@@ -172,3 +173,76 @@ def test_listing_says_what_would_be_read_without_reading() -> None:
         ("folder/x.png", None, 4, "a PNG image; this format is not read"),
         ("-", None, None, None),
     ]
+
+
+def test_a_web_page_that_is_mostly_furniture_gives_its_main_text() -> None:
+    menu = "".join(f"<li><a href='/{n}'>Entry {n} of the menu</a></li>" for n in range(200))
+    prose = "".join(f"<p>Sentence {n} of the story is told here.</p>" for n in range(40))
+    Path("x.html").write_text(
+        f"<!doctype html><nav><ul>{menu}</ul></nav><main><h1>Story</h1>{prose}</main>"
+        "<footer>Imprint 4711</footer>"
+    )
+    document = read_sources(["x.html"]).documents[0]
+    assert document.text.startswith("Story\n\nSentence 0")
+    assert document.text.endswith("Sentence 39 of the story is told here.")
+    assert document.origin(0).line == 1
+    [left_out] = document.left_out
+    assert (left_out.what, left_out.count) == ("block of page furniture", 2)
+    assert left_out.samples[1] == "Imprint 4711"
+    whole = read_sources(["x.html"], main_text=False).documents[0]
+    assert "Entry 199 of the menu" in whole.text
+    assert whole.left_out == []
+
+
+def test_a_page_with_a_little_furniture_keeps_it_unless_asked() -> None:
+    prose = "".join(f"<p>Sentence {n} of the story is told here.</p>" for n in range(40))
+    Path("x.html").write_text(f"<!doctype html><nav><a>Home</a></nav>{prose}")
+    assert read_sources(["x.html"]).text.startswith("Home")
+    assert read_sources(["x.html"], main_text=True).text.startswith("Sentence 0")
+
+
+def test_outputs_of_notebooks_on_request() -> None:
+    Path("x.ipynb").write_text(
+        '{"nbformat": 4, "metadata": null, "cells": [{"cell_type": "code", "source": "f()",'
+        ' "outputs": [{"output_type": "stream", "text": ["score: 4711\\n"]}]}]}'
+    )
+    document = read_sources(["x.ipynb"]).documents[0]
+    assert document.text == "```\nf()\n```"
+    assert [(out.what, out.count, out.samples) for out in document.left_out] == [
+        ("notebook output", 1, ("score: 4711",))
+    ]
+    document = read_sources(["x.ipynb"], outputs=True).documents[0]
+    assert document.text == "```\nf()\n```\n\n```output\nscore: 4711\n```"
+    assert document.left_out == []
+
+
+@pytest.mark.parametrize("name", ["x.md", "x.txt", "x.html"])
+@pytest.mark.parametrize(
+    "text",
+    ["<!-- a -->\n" * 60 + "# Title", "x" * 200_000, "# " + " " * 200_000 + "x", "<" * 200_000],
+)
+def test_nothing_makes_reading_slow(name: str, text: str) -> None:
+    Path(name).write_text(text)
+    began = time.process_time()
+    assert read_sources([name], limits=Limits(parse_seconds=20)).text
+    assert time.process_time() - began < 5  # of this process: a bound against exponents
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_page_of_two_byte_characters_is_a_page(encoding: str) -> None:
+    Path("x").write_bytes(page("<p>some text").encode(encoding))
+    assert read_sources(["x"]).documents[0].kind == "html"
+    assert read_sources(["x"]).text == "some text"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_page_with_a_byte_order_mark_is_a_page(encoding: str) -> None:
+    Path("x").write_bytes(page("<p>some text").encode(encoding))
+    assert read_sources(["x"]).documents[0].kind == "html"
+
+
+def test_a_text_may_name_the_header_of_a_pdf() -> None:
+    Path("x.md").write_text("A PDF begins with %PDF-1.4 and ends with %%EOF.\n")
+    assert read_sources(["x.md"]).documents[0].kind == "markdown"
+    Path("x.md").write_bytes(b"HTTP/1.1 200 OK\n\n" + KINDS["pdf"])
+    assert read_sources(["x.md"]).documents[0].kind == "pdf"
