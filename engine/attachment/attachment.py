@@ -271,14 +271,14 @@ def _generate_with_any_cache_name(model: PreTrainedModel) -> Iterator[None]:
     def renaming(*args: Any, **kwargs: Any) -> Any:
         return generate(*args, **rename_cache(kwargs, name))
 
-    model.generate = renaming  # type: ignore[method-assign]
+    model.generate = renaming
     try:
         yield
     finally:
         if own is None:
             del model.generate
         else:
-            model.generate = own  # type: ignore[method-assign]
+            model.generate = own
 
 
 class _DecoderOutput:
