@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING
 from infllm.engine.lazy import lazily
 
 if TYPE_CHECKING:
-    from infllm.engine.attachment.loading import load
-    from infllm.engine.engine import Engine, attach
-    from infllm.engine.files import MemoryWriter, Verification, verify
-    from infllm.engine.results import Token
-    from infllm.engine.session import Session
+    from infllm.engine.engine import Engine, attach, load
+    from infllm.engine.files.verification import Verification, verify
+    from infllm.engine.files.writer import MemoryWriter
+    from infllm.engine.session import Session, Token
 
 __all__ = ["Engine", "MemoryWriter", "Session", "Token", "Verification", "attach", "load", "verify"]
 
 __getattr__ = lazily(
     __name__,
     {
-        "attachment.loading": ("load",),
-        "engine": ("Engine", "attach"),
+        "engine": ("Engine", "attach", "load"),
         "files.verification": ("Verification", "verify"),
         "files.writer": ("MemoryWriter",),
-        "results": ("Token",),
-        "session": ("Session",),
+        "session": ("Session", "Token"),
     },
 )

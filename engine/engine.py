@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from infllm.engine.attachment import Attachment, compare, expected_logits, refuse_by_config
-from infllm.engine.config import Config, fit_to_model, load_config
-from infllm.engine.decode import Record, record_cuda
-from infllm.engine.errors import ConfigError, OutOfMemory
-from infllm.engine.files import Verification, model_digest, open_memory, tokenizer_digest
-from infllm.engine.session import Session
+from infllm.engine.attachment import (
+    Attachment,
+    compare,
+    expected_logits,
+    load_parts,
+    refuse_by_config,
+)
+from infllm.engine.config import Config, ModelConfig, fit_to_model, load_config
+from infllm.engine.decode import Record, Recorder
+from infllm.engine.errors import ConfigError
+from infllm.engine.files import (
+    Verification,
+    model_digest,
+    open_memory,
+    save,
+    settings_key,
+    tokenizer_digest,
+)
+from infllm.engine.session import Backing, Session
 from infllm.engine.text import Tokenizer
 from infllm.engine.units import Estimate, estimate
 
@@ -45,22 +57,17 @@ class Engine:
         self.attachment = Attachment(model, base, distance_scale)
         self.model = model.eval()
         self.tokenizer = tokenizer
-        parameter = next(model.parameters())
-        self.device, self.dtype = parameter.device, parameter.dtype
+        self.device, self.dtype = self.attachment.device, self.attachment.dtype
         self.config = _resolved(config, self.dtype)
-        self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
+        self.vocab_size = self.attachment.vocab_size
         self.eos_ids = _eos_ids(model, tokenizer)
-        # How decode steps are recorded to be replayed; None where they are not, and why not.
-        self.record: Record | None = None
-        self.not_recorded = _why_not_recorded(model)
-        if self.not_recorded is None:
-            self.record = record_cuda
+        self.recorder = Recorder(model)
         plain = base is None and distance_scale == 1.0
         expected = expected_logits(model) if check and plain else None
         self.attachment.__enter__()
         try:
             if expected is not None:
-                compare(self, expected)
+                compare(model, self.session(overrides={"type": "origin"}).score, expected)
         except BaseException:
             self.close()
             raise
@@ -89,7 +96,26 @@ class Engine:
         config = self.config
         if overrides:
             config = _resolved(config.with_overrides(overrides), self.dtype)
-        return Session(self, config.model, config.chunk_size, start)
+        backing = Backing(self.attachment, self.recorder, self.eos_ids, self._key, save)
+        return Session(backing, config.model, config.chunk_size, start)
+
+    @property
+    def record(self) -> Record | None:
+        """How decode steps are recorded to be replayed; None where they are not."""
+        return self.recorder.record
+
+    @record.setter
+    def record(self, record: Record | None) -> None:
+        self.recorder.record = record
+
+    @property
+    def not_recorded(self) -> str | None:
+        """Why decode steps are not recorded."""
+        return self.recorder.why_not
+
+    def _key(self, config: ModelConfig, chunk_size: int) -> dict[str, Any]:
+        """What a memory of that configuration depends on, see `Session.key`."""
+        return {**self.digests, "settings": settings_key(config, chunk_size, self.dtype)}
 
     def open(
         self,
@@ -110,7 +136,9 @@ class Engine:
             MemoryFileError: `missing`, `unfinished`, `damaged`, `newer`, `older`, or read by
                 another `model`, with another `tokenizer` or other `settings` that change numbers.
         """
-        return open_memory(self, memory, verify=verify, overrides=overrides)
+        session = self.session(overrides=overrides)
+        open_memory(session, memory, verify=verify)
+        return session
 
     def resume(
         self,
@@ -127,7 +155,8 @@ class Engine:
         Raises:
             MemoryFileError: as for `open`, without `unfinished`.
         """
-        session = open_memory(self, folder, verify=verify, unfinished=True, overrides=overrides)
+        session = self.session(overrides=overrides)
+        open_memory(session, folder, verify=verify, unfinished=True)
         return session, session.stats.tokens_given
 
     @cached_property
@@ -143,22 +172,35 @@ class Engine:
         config = self.config if not overrides else self.config.with_overrides(overrides)
         return estimate(_resolved(config, self.dtype).model, self.attachment.layers, n_tokens)
 
-    def check_ids(self, ids: Sequence[int]) -> None:
-        """Raises ConfigError for ids outside of the model's vocabulary."""
-        if ids and not (min(ids) >= 0 and max(ids) < self.vocab_size):
-            bad = next(i for i in ids if not 0 <= i < self.vocab_size)
-            raise ConfigError(
-                f"token id {bad} is outside of the model's vocabulary of {self.vocab_size}",
-                "encode the text with the tokenizer of this model",
-            )
 
-    def out_of_memory(self, position: int) -> OutOfMemory:
-        """The error that tells how far reading came and what would help."""
-        gc.collect()
-        return OutOfMemory(
-            f"out of memory on {self.device} at token {position}",
-            "lower chunk_size, topk or max_cached_block, or store units as kv_dtype int8",
-        )
+def load(
+    source: str | Path | Mapping[str, Any] | Config | None = None,
+    *,
+    device: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    check: bool = True,
+) -> Engine:
+    """An engine with its own model.
+
+    Args:
+        source: a preset's name, a YAML file, a model folder, a hub id, a mapping or a Config;
+            None: what environment, project or user file name, else the built-in model.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`; overrides `model.device`.
+        overrides: configuration keys, e.g. `{"model.topk": 32}`.
+        check: compare a few logits with the model's own before the first use.
+
+    Raises:
+        ConfigError, ModelNotFound (not here and offline, or not there at all), UnsupportedModel.
+    """
+    changes = dict(overrides or {})
+    if device is not None:
+        changes["model.device"] = device
+    if isinstance(source, Config):
+        config = source.with_overrides(changes) if changes else source
+    else:
+        config = load_config(source, changes)
+    model, tokenizer = load_parts(config.model)
+    return Engine(model, tokenizer, config, check=check)
 
 
 def attach(
@@ -186,15 +228,6 @@ def attach(
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
         tokenizer = Tokenizer(tokenizer)
     return Engine(model, tokenizer, config, check=check)
-
-
-def _why_not_recorded(model: Any) -> str | None:
-    devices = {parameter.device for parameter in model.parameters()}
-    if any(device.type != "cuda" for device in devices):
-        return "CUDA graphs are for CUDA devices"
-    if len(devices) > 1:
-        return "the model is spread over several devices"
-    return None
 
 
 def _resolved(config: Config, dtype: torch.dtype) -> Config:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,22 @@ from infllm.cli.errors import MissingExtra, UsageError
 from infllm.cli.tasks.lengths import length_name
 
 if TYPE_CHECKING:
-    from infllm.cli.bench.pictures import Point
     from infllm.cli.bench.report import Report
     from infllm.cli.tasks.passkey import Trial
     from infllm.cli.tasks.perplexity import Perplexity
-    from infllm.engine.results import UnitMass
+    from infllm.engine.session import UnitMass
 
 FORMATS = (".png", ".pdf", ".svg")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A sample's score from 0 to 1 (`correct`), where it stands in a heatmap."""
+
+    policy: str
+    length: int
+    depth: float
+    correct: float
 
 
 def check_plot(path: str | None) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from infllm.kernels.attend_cpu import attend_cpu
-from infllm.kernels.dispatch import takes_triton
+from infllm.kernels.dispatch import triton_version
 from infllm.kernels.merge_state import merge_state
 from infllm.kernels.partial_attention import Part, part_mass, partial_attention
 
@@ -30,10 +30,8 @@ def attend(
     Returns:
         o [B, H, T, Dv] in the queries' dtype, and for each part its mass (`Part.mass`) or None.
     """
-    if takes_triton(parts[0].q):
-        from infllm.kernels.triton.attend import attend as attend_triton
-
-        return attend_triton(parts, scale, softcap, sink)
+    if version := triton_version("attend", parts[0].q):
+        return version(parts, scale, softcap, sink)
     if parts[0].q.device.type != "cpu":
         return attend_reference(parts, scale, softcap, sink)
     return attend_cpu(parts, scale, softcap, sink)

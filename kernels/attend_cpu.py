@@ -179,8 +179,8 @@ def _group_states(group: Sequence[_Keys], scale: float) -> Iterator[tuple[Tensor
     if without:
         heads = max(k.shape[1] for k, _ in without)
         k, v = zip(*((_per_head(k, heads), _per_head(v, heads)) for k, v in without), strict=True)
-        joined = (k[0], v[0]) if len(without) == 1 else (torch.cat(k, dim=2), torch.cat(v, dim=2))
-        yield _flash(q, *joined, None, scale)
+        joined_k, joined_v = (x[0] if len(x) == 1 else torch.cat(x, dim=2) for x in (k, v))
+        yield _flash(q, joined_k, joined_v, None, scale)
     for one in group:
         if one.part.band is not None:
             yield from _banded_states(one, one.part.band, scale)

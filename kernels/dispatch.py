@@ -1,13 +1,34 @@
-"""Which version of a kernel a tensor takes."""
+"""Which version of a kernel a tensor takes: PyTorch's, or the one in the table of Triton's."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
+
+VERSIONS = "infllm.kernels.triton.versions"  # fills the table when it is imported
+_triton: dict[str, Callable[..., Any]] = {}
+
+
+def fill(versions: Mapping[str, Callable[..., Any]]) -> None:
+    """Put the Triton versions of operations into the table, by their names."""
+    _triton.update(versions)
+
+
+def triton_version(operation: str, x: Tensor) -> Callable[..., Any] | None:
+    """The Triton version of `operation`, to be called as the operation itself; None where `x`
+    does not take it."""
+    if not takes_triton(x):
+        return None
+    if not _triton:
+        importlib.import_module(VERSIONS)  # by name: the versions need the contracts, not we them
+    return _triton[operation]
 
 
 def takes_triton(x: Tensor) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from infllm.kernels.dispatch import takes_triton
+from infllm.kernels.dispatch import triton_version
 
 
 def merge_state(states: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -18,10 +18,8 @@ def merge_state(states: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor
     """
     if len(states) == 1:
         return states[0]
-    if takes_triton(states[0][0]):
-        from infllm.kernels.triton.merge_state import merge_state as merge_state_triton
-
-        return merge_state_triton(states)
+    if version := triton_version("merge_state", states[0][0]):
+        return version(states)
     lses = torch.stack([lse for _, lse in states])  # [N, B, H, T]
     joint = torch.logsumexp(lses, dim=0)
     weight = torch.exp(lses - joint.masked_fill(joint.isneginf(), 0.0))

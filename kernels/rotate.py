@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from infllm.kernels.dispatch import takes_triton
+from infllm.kernels.dispatch import triton_version
 
 Layout = Literal["half", "interleaved"]
 
@@ -44,10 +44,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: Layout = "half") -> Tens
     r = 2 * cos.shape[-1]
     if r == 0:
         return x
-    if x.dim() == 4 and x.dtype != torch.float64 and takes_triton(x):
-        from infllm.kernels.triton.rotate import rotate as rotate_triton
-
-        return rotate_triton(x, cos, sin, layout)
+    version = triton_version("rotate", x)
+    if version is not None and x.dim() == 4 and x.dtype != torch.float64:
+        return version(x, cos, sin, layout)
     wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
     out = torch.empty_like(wide)
     if layout == "half":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from infllm.kernels.dispatch import takes_triton
+from infllm.kernels.dispatch import triton_version
 from infllm.kernels.rotate import Layout, rotate
 
 
@@ -22,9 +22,8 @@ def rotate_append(
         first: int64 [] on the ring's device, so that a captured graph may be replayed: tokens that
             went in before.
     """
-    if takes_triton(x):
-        from infllm.kernels.triton.rotate import rotate_append as rotate_append_triton
-
-        return rotate_append_triton(x, cos, sin, ring, first, layout)
+    if version := triton_version("rotate_append", x):
+        version(x, cos, sin, ring, first, layout)
+        return
     row = (first + torch.arange(x.shape[2], device=x.device)) % ring.shape[2]
     ring.index_copy_(2, row, rotate(x, cos, sin, layout).to(ring.dtype))

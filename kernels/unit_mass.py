@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from infllm.kernels.dispatch import takes_triton
+from infllm.kernels.dispatch import triton_version
 from infllm.kernels.partial_attention import Part, gather_keys, partial_logits
 from infllm.kernels.rotate import Rope, rotate
 
@@ -40,10 +40,8 @@ def unit_lse(
     Returns:
         float32 [B, H, T, N].
     """
-    if takes_triton(q):
-        from infllm.kernels.triton.unit_mass import unit_lse as unit_lse_triton
-
-        return unit_lse_triton(q, k, key_scale, scale, softcap, rope, first)
+    if version := triton_version("unit_lse", q):
+        return version(q, k, key_scale, scale, softcap, rope, first)
     b, h, t, d = q.shape
     n = sum(run.shape[0] for run in k)
     _, _, n_kv, block, _ = k[0].shape
@@ -94,10 +92,8 @@ def dense_lse(
     sink: Tensor | None = None,
 ) -> Tensor:
     """Joint logsumexp float32 [B, H, T] of dense parts and the sink; arguments as in `attend`."""
-    if takes_triton(parts[0].q):
-        from infllm.kernels.triton.unit_mass import dense_lse as dense_lse_triton
-
-        return dense_lse_triton(parts, scale, softcap, sink)
+    if version := triton_version("dense_lse", parts[0].q):
+        return version(parts, scale, softcap, sink)
     b, h, t, _ = parts[0].q.shape
     n_kv = parts[0].k.shape[1]
     group = h // n_kv

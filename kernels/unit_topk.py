@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from infllm.kernels.dispatch import takes_triton
+from infllm.kernels.dispatch import triton_version
 
 
 def unit_scores(query: Tensor, index: Tensor, *, per_head: bool = False) -> Tensor:
@@ -20,10 +20,8 @@ def unit_scores(query: Tensor, index: Tensor, *, per_head: bool = False) -> Tens
     Returns:
         float32 [B, E, 1, N], or [B, E, R, N] with `per_head`. No 1/sqrt(D) (InfLLM, section 3.2).
     """
-    if takes_triton(query):
-        from infllm.kernels.triton.unit_topk import unit_scores as unit_scores_triton
-
-        return unit_scores_triton(query, index, per_head=per_head)
+    if version := triton_version("unit_scores", query):
+        return version(query, index, per_head=per_head)
     b, e, r, d = query.shape
     query = query.to(index.dtype)
     if per_head:
@@ -37,8 +35,6 @@ def top_units(scores: Tensor, k: int) -> Tensor:
     n = scores.shape[-1]
     if n <= k:
         return torch.arange(n, device=scores.device).expand(*scores.shape[:-1], n)
-    if takes_triton(scores):
-        from infllm.kernels.triton.unit_topk import top_units as top_units_triton
-
-        return top_units_triton(scores, k)
+    if version := triton_version("top_units", scores):
+        return version(scores, k)
     return scores.topk(k, dim=-1, sorted=False).indices.sort(dim=-1).values

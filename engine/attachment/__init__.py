@@ -6,41 +6,23 @@ from infllm.engine.lazy import lazily
 
 if TYPE_CHECKING:
     from infllm.engine.attachment.attachment import Attachment, refuse_by_config
-    from infllm.engine.attachment.cache import SessionCache
+    from infllm.engine.attachment.cache import Memory, SessionCache
     from infllm.engine.attachment.layer import Call, Layer, Rotary, Softmax, UnitUse
+    from infllm.engine.attachment.loading import load_parts
     from infllm.engine.attachment.selfcheck import compare, expected_logits
 
 __all__ = [
-    "Attachment",
-    "Call",
-    "Layer",
-    "Rotary",
-    "SessionCache",
-    "Softmax",
-    "UnitUse",
-    "compare",
-    "expected_logits",
-    "refuse_by_config",
-]
+    "Attachment", "Call", "Layer", "Memory", "Rotary", "SessionCache", "Softmax", "UnitUse",
+    "compare", "expected_logits", "load_parts", "refuse_by_config",
+]  # fmt: skip
 
 __getattr__ = lazily(
     __name__,
     {
-        "attachment": (
-            "Attachment",
-            "refuse_by_config",
-        ),
-        "cache": ("SessionCache",),
-        "layer": (
-            "Call",
-            "Layer",
-            "Rotary",
-            "Softmax",
-            "UnitUse",
-        ),
-        "selfcheck": (
-            "compare",
-            "expected_logits",
-        ),
+        "attachment": ("Attachment", "refuse_by_config"),
+        "cache": ("Memory", "SessionCache"),
+        "layer": ("Call", "Layer", "Rotary", "Softmax", "UnitUse"),
+        "loading": ("load_parts",),
+        "selfcheck": ("compare", "expected_logits"),
     },
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from infllm.engine.attachment.cache import SessionCache, cache_name, rename_cache
+from infllm.engine.attachment.cache import Memory, SessionCache, cache_name, rename_cache
 from infllm.engine.attachment.layer import Call, Layer
 from infllm.engine.attachment.probe import (
     PROBE_TOKENS,
@@ -27,8 +27,7 @@ from infllm.engine.attachment.probe import (
     identity_forward,
     probe,
 )
-from infllm.engine.errors import UnsupportedCall, UnsupportedModel
-from infllm.engine.policies import Policy, run_policy
+from infllm.engine.errors import ConfigError, UnsupportedCall, UnsupportedModel
 
 PREFIX = "infllm_"  # of the attention functions that attachments register
 _names = (f"{PREFIX}{n}" for n in itertools.count())
@@ -53,13 +52,16 @@ class Attachment:
             )
         self.model = model
         self.layers: list[Layer] = []
+        parameter = next(model.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
         self._base = base
         self._distance_scale = distance_scale
         self._name = next(_names)
-        self.cache_name = cache_name(type(model).forward)  # of the argument that takes a session
+        self._cache_name = cache_name(type(model).forward)  # of the argument that takes a session
         self._attention: Callable[..., tuple[Tensor, None]] = self._attend
         self._stack = ExitStack()
-        self._cache: SessionCache | None = None  # of the forward pass under way
+        self._memory: Memory | None = None  # of the forward pass under way
         self._call: Call | None = None
 
     def __enter__(self) -> Attachment:
@@ -83,7 +85,7 @@ class Attachment:
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
-        if self._cache is not None:  # a pass was interrupted
+        if self._memory is not None:  # a pass was interrupted
             self._after(self.model, (), None)
 
     def _register(self, stack: ExitStack) -> None:
@@ -124,11 +126,27 @@ class Attachment:
 
     # ---- a forward pass -------------------------------------------------------------------------
 
+    def forward(self, ids: Tensor, positions: Tensor, memory: Memory) -> None:
+        """One pass of the model over ids int64 [1, T] at positions [1, T], read into `memory`."""
+        keep = {"logits_to_keep": 1} if self.keeps_logits else {}
+        cache = {self._cache_name: SessionCache(memory)}
+        with torch.no_grad():
+            self.model(input_ids=ids, position_ids=positions, use_cache=True, **cache, **keep)
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Raises ConfigError for ids outside of the model's vocabulary."""
+        if ids and not (min(ids) >= 0 and max(ids) < self.vocab_size):
+            bad = next(i for i in ids if not 0 <= i < self.vocab_size)
+            raise ConfigError(
+                f"token id {bad} is outside of the model's vocabulary of {self.vocab_size}",
+                "encode the text with the tokenizer of this model",
+            )
+
     def _before(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
-        kwargs = rename_cache(kwargs, self.cache_name)
-        cache = kwargs.get(self.cache_name)
+        kwargs = rename_cache(kwargs, self._cache_name)
+        cache = kwargs.get(self._cache_name)
         if kwargs.get("use_cache") is False:
             raise UnsupportedCall(
                 "use_cache=False would read the whole text again for each token",
@@ -154,14 +172,15 @@ class Attachment:
                 "give the new tokens and an attention mask of ones for all tokens so far and them",
             )
         _refuse_padding(kwargs.get("attention_mask"))
-        self._cache = cache
-        self._call = cache.begin(int(tokens.shape[0]), int(tokens.shape[1]))
+        self._memory = cache.memory
+        self._call = cache.memory.begin_pass(int(tokens.shape[0]), int(tokens.shape[1]))
         return args, kwargs
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        cache, self._cache, self._call = self._cache, None, None
-        if cache is not None:
-            cache.end(output[0] if isinstance(output, tuple) else getattr(output, "logits", None))
+        memory, self._memory, self._call = self._memory, None, None
+        if memory is not None:
+            logits = output[0] if isinstance(output, tuple) else getattr(output, "logits", None)
+            memory.end_pass(logits)
 
     def _answer(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
         """What transformers calls: the probe's watch, then `_attend`."""
@@ -179,8 +198,8 @@ class Attachment:
         s_aux: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
-        cache, call = self._cache, self._call
-        if cache is None or call is None:
+        memory, call = self._memory, self._call
+        if memory is None or call is None:
             raise UnsupportedCall("an attention layer was called outside the attached model")
         if attention_mask is not None:
             raise UnsupportedCall("the engine makes its own masks; an explicit one cannot be used")
@@ -188,9 +207,9 @@ class Attachment:
             raise UnsupportedCall(
                 "the memory keeps no gradients", "call the model under torch.no_grad()"
             )
-        policy: Policy = cache.policies[module.layer_idx]  # type: ignore[index]
+        layer: int = module.layer_idx  # type: ignore[assignment]
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return run_policy(policy, query, key, value, call, scale, softcap, s_aux), None
+        return memory.attend(layer, query, key, value, call, scale, softcap, s_aux), None
 
     # ---- logits ---------------------------------------------------------------------------------
 
@@ -252,14 +271,14 @@ def _generate_with_any_cache_name(model: PreTrainedModel) -> Iterator[None]:
     def renaming(*args: Any, **kwargs: Any) -> Any:
         return generate(*args, **rename_cache(kwargs, name))
 
-    model.generate = renaming  # type: ignore[method-assign]
+    model.generate = renaming
     try:
         yield
     finally:
         if own is None:
             del model.generate
         else:
-            model.generate = own  # type: ignore[method-assign]
+            model.generate = own
 
 
 class _DecoderOutput:

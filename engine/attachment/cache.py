@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 from transformers.cache_utils import Cache
@@ -13,8 +13,35 @@ from infllm.engine.errors import UnsupportedCall
 
 if TYPE_CHECKING:
     from infllm.engine.attachment.layer import Call
-    from infllm.engine.policies import Policy
-    from infllm.engine.session import Session
+
+
+class Memory(Protocol):
+    """What a forward pass is read into: a session, or a step of one that is recorded."""
+
+    @property
+    def length(self) -> int:
+        """Absolute position of the next token to be forwarded."""
+
+    @property
+    def n_layers(self) -> int:
+        """Attention layers of the model."""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a forward pass of the attached model is."""
+
+    def begin_pass(self, batch: int, tokens: int) -> Call:
+        """A forward pass of `tokens` tokens starts."""
+
+    def end_pass(self, logits: Tensor | None) -> None:
+        """The forward pass is over, with its logits [B, T, vocab]; None after an error."""
+
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, call: Call, scale: float,
+        softcap: float | None, sink: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """Attention of one layer: q [B, H, T, D], k and v [B, Hkv, T, D], not rotated, to o
+        [B, T, H, Dv]."""
 
 
 # What transformers calls the cache that a model is given: the first since 5.24, the others before.
@@ -44,65 +71,48 @@ def rename_cache(arguments: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 class SessionCache(Cache):
-    """A view of a session: hands keys and values through to its policies, and holds none itself.
+    """A memory as transformers' models take it: it hands keys and values through, and holds none.
 
     For `model.generate(..., cache=session.cache)`: each forward pass is a segment of its own, so
     give the question (and an attention mask as long as all tokens so far, or none).
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, memory: Memory) -> None:
         super().__init__(layers=[])
-        self._session = session  # which keeps no such view: its memory goes when it is let go
-
-    @property
-    def policies(self) -> dict[int, Policy]:
-        """The session's, by layer."""
-        return self._session.policies
-
-    def begin(self, batch: int, tokens: int) -> Call:
-        """A forward pass of `tokens` tokens starts."""
-        return self._session.begin_pass(batch, tokens)
-
-    def end(self, logits: Tensor | None) -> None:
-        """The forward pass is over, with its logits [B, T, vocab]; None after an error."""
-        self._session.end_pass(logits)
+        self.memory = memory  # which keeps no such view: it goes when it is let go
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        if not self._session.under_way:
+        if not self.memory.under_way:
             raise UnsupportedCall(
                 "the model that this memory belongs to is not attached (any more)",
                 "use the memory before its engine is closed",
             )
         return key_states, value_states
 
-    @property
-    def _length(self) -> int:
-        return self._session.start + self._session._read
-
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self._length
+        return self.memory.length
 
     def get_max_length(self, layer_idx: int | None = None) -> int:
         return -1
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        return self._length + query_length, 0
+        return self.memory.length + query_length, 0
 
     # One entry a layer: this cache holds no layers of its own for transformers to ask.
 
     @property
     def is_linear(self) -> list[bool]:
-        return [False] * len(self.policies)
+        return [False] * self.memory.n_layers
 
     @property
     def is_sliding(self) -> list[bool]:
-        return [False] * len(self.policies)
+        return [False] * self.memory.n_layers
 
     @property
     def is_dummy(self) -> list[bool]:
-        return [False] * len(self.policies)
+        return [False] * self.memory.n_layers
 
     @property
     def is_compileable(self) -> bool:
@@ -114,7 +124,7 @@ class SessionCache(Cache):
 
     @property
     def is_initialized(self) -> bool:
-        return self._length > 0
+        return self.memory.length > 0
 
     def _refuse(self, what: str) -> None:
         raise UnsupportedCall(

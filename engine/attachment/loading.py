@@ -1,17 +1,15 @@
-"""From a preset's name or a folder to an engine: weights, tokenizer, device and dtype."""
+"""From settings to a model: weights, tokenizer, device and dtype."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from infllm.engine.config import Config, ModelConfig, device_name, dtype_name, load_config
-from infllm.engine.engine import Engine
+from infllm.engine.config import ModelConfig, device_name, dtype_name
 from infllm.engine.errors import ConfigError, EngineError, ModelNotFound, UnsupportedModel
 from infllm.engine.text import Tokenizer
 
@@ -22,38 +20,16 @@ DTYPES = {
 }
 
 
-def load(
-    source: str | Path | Mapping[str, Any] | Config | None = None,
-    *,
-    device: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    check: bool = True,
-) -> Engine:
-    """An engine with its own model.
-
-    Args:
-        source: a preset's name, a YAML file, a model folder, a hub id, a mapping or a Config;
-            None: what environment, project or user file name, else the built-in model.
-        device: `auto`, `cpu`, `cuda`, `cuda:N`; overrides `model.device`.
-        overrides: configuration keys, e.g. `{"model.topk": 32}`.
-        check: compare a few logits with the model's own before the first use.
+def load_parts(settings: ModelConfig) -> tuple[PreTrainedModel, Tokenizer]:
+    """The model and the tokenizer that `settings` name, on the device that they name.
 
     Raises:
         ConfigError, ModelNotFound (not here and offline, or not there at all), UnsupportedModel.
     """
-    changes = dict(overrides or {})
-    if device is not None:
-        changes["model.device"] = device
-    if isinstance(source, Config):
-        config = source.with_overrides(changes) if changes else source
-    else:
-        config = load_config(source, changes)
-    settings = config.model
     where = torch.device(device_name(settings.device))
     dtype = DTYPES[dtype_name(settings.dtype, where.type)]
     tokenizer = _load_tokenizer(settings)
-    model = _load_model(settings, where, dtype)
-    return Engine(model, Tokenizer(tokenizer), config, check=check)
+    return _load_model(settings, where, dtype), Tokenizer(tokenizer)
 
 
 def _load_tokenizer(settings: ModelConfig) -> Any:

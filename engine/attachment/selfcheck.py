@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from infllm.engine.errors import UnsupportedModel
-
-if TYPE_CHECKING:
-    from infllm.engine.engine import Engine
 
 CUTS = (9, 6, 1)  # tokens of each segment of the engine's run
 TOLERANCE = {torch.float32: 5e-3, torch.float16: 5e-2, torch.bfloat16: 1e-1}  # relative RMS
@@ -22,24 +20,23 @@ def expected_logits(model: Any) -> Tensor:
         return model(input_ids=_ids(model), use_cache=False).logits[0].float()
 
 
-def compare(engine: Engine, expected: Tensor) -> None:
-    """Run the same input through full attention by the engine, in several segments.
+def compare(model: Any, score: Callable[[list[int]], Tensor], expected: Tensor) -> None:
+    """Give the same input to `score`, the attached model's full attention, in several segments.
 
     Raises:
         UnsupportedModel: the logits differ, so something in the model is not served.
     """
-    session = engine.session(overrides={"type": "origin"})
-    ids = _ids(engine.model)[0].tolist()
+    ids = _ids(model)[0].tolist()
     rows, start = [], 0
     for n in CUTS:
-        rows.append(session.score(ids[start : start + n]))
+        rows.append(score(ids[start : start + n]))
         start += n
     got = torch.cat(rows)
     error = (got - expected).pow(2).mean().sqrt() / expected.pow(2).mean().sqrt().clamp_min(1e-6)
-    limit = TOLERANCE.get(engine.dtype, 1e-1)
+    limit = TOLERANCE.get(next(model.parameters()).dtype, 1e-1)
     if not bool(error <= limit):
         raise UnsupportedModel(
-            f"attached, {type(engine.model).__name__} gives other logits than before "
+            f"attached, {type(model).__name__} gives other logits than before "
             f"(relative error {float(error):.3g}): part of its attention is not served"
         )
 

@@ -6,6 +6,7 @@ from infllm.engine.config.settings import (
     KNOWN,
     Config,
     ModelConfig,
+    PolicyName,
     PromptConfig,
     fit_to_model,
     load_config,
@@ -15,6 +16,7 @@ __all__ = [
     "KNOWN",
     "Config",
     "ModelConfig",
+    "PolicyName",
     "PromptConfig",
     "cpu_has_bfloat16",
     "device_name",
@@ -23,4 +25,4 @@ __all__ = [
     "load_config",
     "read_model_config",
     "trained_length",
-]
+]  # fmt: skip

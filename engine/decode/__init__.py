@@ -5,28 +5,20 @@ from typing import TYPE_CHECKING
 from infllm.engine.lazy import lazily
 
 if TYPE_CHECKING:
-    from infllm.engine.decode.decoder import Decoder, Record, record_cuda, stepping
+    from infllm.engine.decode.decoder import Decoder, all_recordable
+    from infllm.engine.decode.recordable import Recordable
+    from infllm.engine.decode.recorder import Record, Recorder
     from infllm.engine.decode.sampling import Sampler
     from infllm.engine.decode.step_tokens import StepTokens
 
-__all__ = [
-    "Decoder",
-    "Record",
-    "Sampler",
-    "StepTokens",
-    "record_cuda",
-    "stepping",
-]
+__all__ = ["Decoder", "Record", "Recordable", "Recorder", "Sampler", "StepTokens", "all_recordable"]
 
 __getattr__ = lazily(
     __name__,
     {
-        "decoder": (
-            "Decoder",
-            "Record",
-            "record_cuda",
-            "stepping",
-        ),
+        "decoder": ("Decoder", "all_recordable"),
+        "recordable": ("Recordable",),
+        "recorder": ("Record", "Recorder"),
         "sampling": ("Sampler",),
         "step_tokens": ("StepTokens",),
     },

@@ -7,50 +7,44 @@ slot, it is brought and the step replayed: what a step writes, it writes again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
-from infllm.engine.attachment import Call, SessionCache
-from infllm.engine.policies.stepping import SteppingPolicy
+from infllm.engine.attachment import Attachment, Call, Memory
+from infllm.engine.decode.recordable import Recordable
+from infllm.engine.decode.recorder import Record
 
-if TYPE_CHECKING:
-    from infllm.engine.policies import Policy
-    from infllm.engine.session import Session
-
-Replay = Callable[[], object]
-Record = Callable[[Callable[[], None]], Replay]
 TIMES = 3  # values of a policy's clock
 # After so many replays that lacked units, a step layer by layer is quicker: it brings each layer's
 # units when they are known.
 REPLAYS = 8
 
 
-class StepCache(SessionCache):
+class StepMemory:
     """A session's memory for a step that is recorded: the session learns nothing of it."""
 
-    def __init__(self, session: Session, call: Call) -> None:
-        super().__init__(session)
-        self._step = call
+    under_way = True
+
+    def __init__(self, memory: Memory, call: Call) -> None:
+        self._call = call
+        self.length = memory.length
+        self.n_layers = memory.n_layers
+        self.attend = memory.attend
         self.logits: Tensor | None = None
 
-    def begin(self, batch: int, tokens: int) -> Call:
-        return self._step
+    def begin_pass(self, batch: int, tokens: int) -> Call:
+        return self._call
 
-    def end(self, logits: Tensor | None) -> None:
+    def end_pass(self, logits: Tensor | None) -> None:
         self.logits = logits
 
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object,
-               **kwargs: object) -> tuple[Tensor, Tensor]:  # fmt: skip
-        return key_states, value_states
 
-
-def stepping(policies: Iterable[Policy]) -> list[SteppingPolicy] | None:
-    """The policies, if all layers' next steps can be recorded."""
-    found = [p for p in policies if isinstance(p, SteppingPolicy) and p.recordable]
-    return found if len(found) == len(list(policies)) else None
+def all_recordable(policies: Collection[object]) -> list[Recordable] | None:
+    """The layers' policies, if the next steps of all can be recorded."""
+    found = [p for p in policies if isinstance(p, Recordable) and p.recordable]
+    return found if len(found) == len(policies) else None
 
 
 class Decoder:
@@ -60,14 +54,19 @@ class Decoder:
     """
 
     def __init__(
-        self, session: Session, policies: list[SteppingPolicy], record: Record, *, watch_units: bool
+        self,
+        attachment: Attachment,
+        memory: Memory,
+        policies: list[Recordable],
+        call: Call,
+        record: Record,
     ) -> None:
-        engine = session.engine
+        """`call`: what each step is told; `policies`: of `memory`, one a layer."""
         self._policies = policies
-        self._engine = engine
-        self.call = Call(0, session.position, watch_units, recorded=True)
+        self._attachment = attachment
+        self.call = call
         self._recorded = self._dependence()
-        device = engine.device
+        device = attachment.device
         n = len(self._policies)
         self._token = torch.zeros(1, 1, dtype=torch.int64, device=device)
         self._position = torch.zeros(1, 1, dtype=torch.int64, device=device)
@@ -80,21 +79,15 @@ class Decoder:
         self._found: list[list[int]] | None = None  # what the last step asked for and had
         self._logits = torch.empty(0)
         self._tell(0)
-        self._replay = record(lambda: self._run(session))
+        self._replay = record(lambda: self._run(memory))
 
-    def _run(self, session: Session) -> None:
+    def _run(self, memory: Memory) -> None:
         """One step; all that it reads and writes is on the device."""
         self.call.unit_uses.clear()
-        cache = StepCache(session, self.call)
-        attachment = self._engine.attachment
-        keep = {"logits_to_keep": 1} if attachment.keeps_logits else {}
-        with torch.no_grad():
-            self._engine.model(
-                input_ids=self._token, position_ids=self._position, use_cache=True,
-                **{attachment.cache_name: cache}, **keep,
-            )  # fmt: skip
-        assert cache.logits is not None
-        self._logits = cache.logits[0, -1].float()
+        step = StepMemory(memory, self.call)
+        self._attachment.forward(self._token, self._position, step)
+        assert step.logits is not None
+        self._logits = step.logits[0, -1].float()
 
     def _dependence(self) -> list[object]:
         return [policy.recorded for policy in self._policies]
@@ -155,20 +148,3 @@ class Decoder:
 def lacked(asked: list[int]) -> bool:
     """Whether a layer's step missed a unit."""
     return bool(asked) and asked[0] != 0
-
-
-def record_cuda(run: Callable[[], None]) -> Replay:
-    """A CUDA graph of `run`, which is run once before: kernels are compiled and tuned by it.
-
-    Raises RuntimeError where something in it cannot be captured.
-    """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    # What other threads do with the device meanwhile is none of the capture's concern.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        run()
-    return graph.replay

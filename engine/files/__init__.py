@@ -15,51 +15,22 @@ if TYPE_CHECKING:
         read_manifest,
     )
     from infllm.engine.files.reader import open_memory
-    from infllm.engine.files.tensor_file import Seal
     from infllm.engine.files.verification import CHECKED_WHOLE, Verification, verify
-    from infllm.engine.files.writer import MemoryWriter
+    from infllm.engine.files.writer import MemoryWriter, save
 
 __all__ = [
-    "CHECKED_WHOLE",
-    "LOCK",
-    "MANIFEST",
-    "OURS",
-    "Manifest",
-    "MemoryWriter",
-    "Seal",
-    "Verification",
-    "model_digest",
-    "open_memory",
-    "read_extra",
-    "read_manifest",
-    "settings_key",
-    "tokenizer_digest",
-    "verify",
-]
+    "CHECKED_WHOLE", "LOCK", "MANIFEST", "OURS", "Manifest", "MemoryWriter", "Verification",
+    "model_digest", "open_memory", "read_extra", "read_manifest", "save", "settings_key",
+    "tokenizer_digest", "verify",
+]  # fmt: skip
 
 __getattr__ = lazily(
     __name__,
     {
-        "fingerprint": (
-            "model_digest",
-            "settings_key",
-            "tokenizer_digest",
-        ),
-        "manifest": (
-            "LOCK",
-            "MANIFEST",
-            "Manifest",
-            "OURS",
-            "read_extra",
-            "read_manifest",
-        ),
+        "fingerprint": ("model_digest", "settings_key", "tokenizer_digest"),
+        "manifest": ("LOCK", "MANIFEST", "Manifest", "OURS", "read_extra", "read_manifest"),
         "reader": ("open_memory",),
-        "tensor_file": ("Seal",),
-        "verification": (
-            "CHECKED_WHOLE",
-            "Verification",
-            "verify",
-        ),
-        "writer": ("MemoryWriter",),
+        "verification": ("CHECKED_WHOLE", "Verification", "verify"),
+        "writer": ("MemoryWriter", "save"),
     },
 )

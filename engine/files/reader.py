@@ -6,9 +6,8 @@ outlives; a file that something else cuts short under it ends the process, as wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -18,26 +17,27 @@ from infllm.engine.files.manifest import read_manifest
 from infllm.engine.files.tensor_file import TensorFile
 from infllm.engine.files.verification import Files, Rows, Verification, map_files
 from infllm.engine.policies import InfLLM
+from infllm.engine.session import Progress
 from infllm.engine.units import Run, by_unit
 
 if TYPE_CHECKING:
-    from infllm.engine.engine import Engine
     from infllm.engine.session import Session
 
 ATTEMPTS = 5  # at a memory that is being replaced while it is opened
 
 
 def open_memory(
-    engine: Engine,
+    session: Session,
     source: str | Path | Verification,
     *,
     verify: bool = False,
     unfinished: bool = False,
-    overrides: Mapping[str, Any] | None = None,
-) -> Session:
-    """See `Engine.open`. `unfinished`: a checkpoint will do."""
+) -> None:
+    """Bring a memory into a session that was given nothing yet, see `Engine.open`.
+
+    `unfinished`: a checkpoint will do.
+    """
     folder = source.folder if isinstance(source, Verification) else Path(source)
-    session = engine.session(overrides=overrides)
     for attempt in range(ATTEMPTS):
         manifest = read_manifest(folder)
         if not (manifest.complete or unfinished):
@@ -61,17 +61,19 @@ def open_memory(
     if verify:
         files.verify()
     _restore(session, files)
-    return session
 
 
 def _restore(session: Session, files: Files) -> None:
     state = files.state
     told = state.metadata
-    session.start, session._offset = told["start"], told["offset"]
-    session._read, session._given = told["read"], told["given"]
-    session._pending = state["pending"].tolist()
-    if "logits" in state.names:
-        session._last_logits = state["logits"].to(session.engine.device, copy=True)
+    device = session.backing.attachment.device
+    logits = state["logits"].to(device, copy=True) if "logits" in state.names else None
+    session.restore(
+        Progress(
+            told["start"], told["offset"], told["read"], told["given"],
+            state["pending"].tolist(), logits,
+        )
+    )  # fmt: skip
     for i, policy in session.policies.items():
         kept: dict[str, Tensor | int] = dict(told["layers"][str(i)])
         for name in state.names:

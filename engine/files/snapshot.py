@@ -86,9 +86,10 @@ def draft_state(session: Session) -> Draft:
 
     The header holds the counts, how the units lay in slabs, and a XXH3-64 of each tensor.
     """
-    tensors = {"pending": torch.tensor(session._pending, dtype=torch.int64)}
-    if session._last_logits is not None:
-        tensors["logits"] = session._last_logits
+    progress = session.progress
+    tensors = {"pending": torch.tensor(progress.pending, dtype=torch.int64)}
+    if progress.logits is not None:
+        tensors["logits"] = progress.logits
     counts: dict[str, dict[str, int]] = {}
     for i, policy in session.policies.items():
         counts[str(i)] = {}
@@ -100,10 +101,10 @@ def draft_state(session: Session) -> Draft:
     tensors = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
     store = next(iter(stores(session).values()), None)
     metadata: dict[str, Any] = {
-        "start": session.start,
-        "offset": session._offset,
-        "read": session._read,
-        "given": session._given,
+        "start": progress.start,
+        "offset": progress.offset,
+        "read": progress.read,
+        "given": progress.given,
         "layers": counts,
         "slabs": [[v.slab.capacity, v.count] for v in store.views] if store else [],
         "growing": store is not None and store.growing,

@@ -71,7 +71,7 @@ class MemoryWriter:
         self.extra = extra
         self._sources = dict(extra_files or {})
         self._extra: dict[str, tuple[str, Entry]] = {}  # name -> file, of those written
-        self._saved_at = session._given
+        self._saved_at = session.progress.given
         self._saved_when = time.perf_counter()
         self._cost = 0.0  # seconds, of the last checkpoint
         self._lock: int | None = None
@@ -138,20 +138,20 @@ class MemoryWriter:
         Raises MemoryFileError: as `checkpoint`. What was read until then is in the session.
         """
         ids = ids if isinstance(ids, list) else [int(i) for i in ids]
-        self.session.engine.check_ids(ids)
+        self.session.check_ids(ids)
         done = 0
         while done < len(ids):
             # To the end of a chunk: what is saved should not depend on how `ids` was cut.
-            take = self.session.chunk_size - len(self.session._pending)
+            take = self.session.chunk_size - len(self.session.progress.pending)
             self.session.read(ids[done : done + take])
             done += take
             if after_chunk is not None:
                 after_chunk()
-            if not self.session._pending and self._is_due():
+            if not self.session.progress.pending and self._is_due():
                 self.checkpoint()
 
     def _is_due(self) -> bool:
-        tokens = self.session._given - self._saved_at
+        tokens = self.session.progress.given - self._saved_at
         if self.every is not None:
             return tokens >= self.every
         reading = time.perf_counter() - self._saved_when
@@ -184,7 +184,7 @@ class MemoryWriter:
         if self._lock is None:
             raise MemoryFileError(f"{self.folder} is not held any more", reason="locked")
         session = self.session
-        session._refuse_broken()
+        session.refuse_broken()
         began = time.perf_counter()
         with self._explained():
             kept = self._segments_there()
@@ -215,7 +215,7 @@ class MemoryWriter:
             self._extra = extra
             self._manifest = session.manifest = manifest
             self._sweep()
-        self._saved_at = session._given
+        self._saved_at = session.progress.given
         self._saved_when = time.perf_counter()
         self._cost = self._saved_when - began
 
@@ -231,8 +231,8 @@ class MemoryWriter:
         manifest = Manifest(
             complete=complete,
             key=self.session.key,
-            tokens_given=self.session._given,
-            tokens_read=self.session._read,
+            tokens_given=self.session.progress.given,
+            tokens_read=self.session.progress.read,
             units=units,
             state=state,
             segments=segments,
@@ -327,6 +327,18 @@ class MemoryWriter:
                 "make room on the disk" if full else "name a folder that you may write to",
                 reason="full" if full else "storage",
             ) from error
+
+
+def save(
+    session: Session,
+    folder: str | Path,
+    *,
+    extra: Any = None,
+    extra_files: Mapping[str, bytes | Path] | None = None,
+) -> None:
+    """Write all that a session knows to a memory file, see `Session.save`."""
+    with MemoryWriter(session, folder, extra=extra, extra_files=extra_files) as writer:
+        writer.finish()
 
 
 def _is_ours(name: str) -> bool:

@@ -45,8 +45,7 @@ class Policy(abc.ABC):
     def spans(self, tokens: int) -> list[tuple[int, int]]:
         """Queries (start, stop) that `parts` and `update` are asked for, in order, by a call of
         `tokens` tokens."""
-        size = self.query_block
-        return [(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+        return spans_of(self.query_block, tokens)
 
     @abc.abstractmethod
     def parts(self, start: int, stop: int) -> list[Part]:
@@ -100,3 +99,8 @@ class Policy(abc.ABC):
         """Bytes kept on the device between calls."""
         kept = (x for x in vars(self).values() if isinstance(x, Tensor))
         return sum(x.numel() * x.element_size() for x in kept)
+
+
+def spans_of(size: int, tokens: int) -> list[tuple[int, int]]:
+    """(start, stop) of neighbouring spans of `size` tokens, the last one of what is left."""
+    return [(start, min(start + size, tokens)) for start in range(0, tokens, size)]

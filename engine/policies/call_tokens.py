@@ -26,9 +26,10 @@ class CallTokens:
         rotary: Rotary,
         rest: tuple[Tensor, Tensor],
         call: tuple[Tensor, Tensor, Tensor],
+        position: int,
     ) -> None:
         """`rest`: k, v [B, Hkv, R, D]; `call`: q [B, H, T, D] and k, v [B, Hkv, T, D]; not
-        rotated."""
+        rotated. `position`: of the call's first token from the session's start."""
         q, k, v = call
         self._n_local = config.n_local
         self.k = torch.cat([rest[0], k], dim=2)  # [B, Hkv, R + T, D], not rotated
@@ -40,6 +41,13 @@ class CallTokens:
         self.q_near = rotary.run(q, self.past)
         self.q_far = rotary.at(q, config.n_local - 1)
         self._exact = config.far_position == "exact"
+        self._origin = position - self.past
+
+    @property
+    def origin(self) -> Tensor:
+        """int64 []: position of the remainder's first token from the session's start."""
+        # Filled, not copied: a copy makes the host wait.
+        return torch.full((), self._origin, dtype=torch.int64, device=self.k.device)
 
     @property
     def n_new(self) -> int:

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
-from infllm.engine.decode import StepTokens
 from infllm.engine.errors import ConfigError
-from infllm.engine.policies.call_tokens import CallTokens
-from infllm.engine.policies.representatives import (
-    Cut,
-    ReprScores,
-    StepScores,
-    open_step_scores,
-    represent,
-)
-from infllm.engine.policies.stepping import SteppingPolicy
-from infllm.engine.units import FaissIndex, Run, SlotTable, UnitStore
+from infllm.engine.policies.base import Policy
+from infllm.engine.policies.representatives import Cut, ReprScores, represent
+from infllm.engine.units import FaissIndex, Run, UnitStore
 
 if TYPE_CHECKING:
     from infllm.engine.attachment import Layer
     from infllm.engine.config import ModelConfig
+    from infllm.engine.decode import StepTokens
+    from infllm.engine.policies.call_tokens import CallTokens
     from infllm.engine.policies.lookup_scores import Lookup
 
 
-class UnitMemory(SteppingPolicy):
+class UnitMemory(Policy):
     """State of a layer, by position from the session's start:
 
     init (first n_init tokens that left the window) | units of block_size tokens | remainder.
@@ -37,7 +31,6 @@ class UnitMemory(SteppingPolicy):
     KEPT = (
         "count", "init_k", "init_v", "rest_k", "rest_v", "account", "held", "visible",
     )  # fmt: skip
-    IN_STEPS = ("rest_k", "rest_v", "account")
 
     def __init__(self, config: ModelConfig, layer: Layer) -> None:
         super().__init__(config, layer)
@@ -61,11 +54,9 @@ class UnitMemory(SteppingPolicy):
         self.held: Tensor | None = None  # units of the last lookup by more than one token
         self.visible = 0  # units that lookups of this group may choose (chunk_topk_calc)
         self.record: list[Lookup | Cut] | None = None
-        self._slot_table: SlotTable | None = None
-        self._step_scores: StepScores
         # Of the call under way.
-        self._tokens: CallTokens | StepTokens
-        self._repr_scores: ReprScores
+        self.tokens: CallTokens | StepTokens
+        self.repr_scores: ReprScores
 
     @property
     def n_init(self) -> int:
@@ -78,26 +69,45 @@ class UnitMemory(SteppingPolicy):
             self.faiss = FaissIndex(batch, self.units.n_repr_heads * self.layer.head_dim)
         return self.units
 
-    def _position(self, index: int) -> int:
-        """Position from the session's start of the token at `index` of the call's keys."""
-        return self.count - self._tokens.past + index
+    def open(self, k: Tensor, v: Tensor) -> tuple[UnitStore, tuple[Tensor, Tensor]]:
+        """The units, and k, v [B, Hkv, R, D] of the remainder, for a call that brings k and v."""
+        if self.units is None:
+            self._open_store(k.shape[0])
+            self.rest_k, self.rest_v = k[:, :, :0], v[:, :, :0]
+        assert self.units is not None
+        assert self.rest_k is not None
+        assert self.rest_v is not None
+        return self.units, (self.rest_k, self.rest_v)
 
-    def _grow_init(self, n: int) -> None:
-        tokens = self._tokens
+    def unit_start(self, units: Tensor) -> Tensor:
+        """Position from the session's start of each unit's first token."""
+        return units * self.config.block_size + self.config.n_init
+
+    def held_units(self) -> Tensor | None:
+        """Units that decode steps attend besides their own."""
+        return self.held if self.config.keep_units else None
+
+    def position(self, index: int) -> int:
+        """Position from the session's start of the token at `index` of the call's keys."""
+        return self.count - self.tokens.past + index
+
+    def grow_init(self, n: int) -> None:
+        """Make the remainder's first n tokens initial ones."""
+        tokens = self.tokens
         moved = slice(tokens.rest, tokens.rest + n)
         k, v = tokens.k[:, :, moved], tokens.v[:, :, moved]
         self.init_k = k.clone() if self.init_k is None else torch.cat([self.init_k, k], dim=2)
         self.init_v = v.clone() if self.init_v is None else torch.cat([self.init_v, v], dim=2)
         tokens.rest += n
 
-    def _cut(self, n: int) -> None:
+    def cut(self, n: int) -> None:
         """Make the remainder's first n * block_size tokens units."""
         assert self.units is not None
-        tokens = self._tokens
+        tokens = self.tokens
         a, z = tokens.rest, tokens.rest + n * self.config.block_size
         k_far = tokens.k_far[:, :, a:z]
-        score = self._repr_scores.of(a, z, k_far)
-        cut = represent(self.config, self._position(a), score, k_far)
+        score = self.repr_scores.of(a, z, k_far)
+        cut = represent(self.config, self.position(a), score, k_far)
         k, v = (x[:, :, a:z].unflatten(2, (n, -1)) for x in (tokens.k, tokens.v))
         self.units.append(k, v, cut.vector)
         if self.faiss is not None:
@@ -106,15 +116,13 @@ class UnitMemory(SteppingPolicy):
             self.record.append(cut)
         tokens.rest = z
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
         """Close a call that was no step: keep what the next one needs."""
-        assert isinstance(self._tokens, CallTokens)
-        self.count += self._tokens.n_new
-        self.rest_k, self.rest_v = self._tokens.remainder()
-        self.account = self._repr_scores.rest(self._tokens.rest)
+        self.count += self.tokens.n_new
+        self.rest_k, self.rest_v = self.tokens.remainder()
+        self.account = self.repr_scores.rest(self.tokens.rest)
 
     def in_sight(self) -> list[tuple[int, int]]:
-        self._settle()
         rest = 0 if self.rest_k is None else self.rest_k.shape[2]
         return [(0, self.n_init), (self.count - rest, self.count)]
 
@@ -151,99 +159,3 @@ class UnitMemory(SteppingPolicy):
     @property
     def device_bytes(self) -> int:
         return super().device_bytes + (0 if self.units is None else self.units.device_bytes)
-
-    # ---- decode steps ---------------------------------------------------------------------------
-
-    def _open_steps(self) -> None:
-        cfg = self.config
-        assert self.rest_k is not None
-        assert self.rest_v is not None
-        assert self.account is not None
-        rows = cfg.n_local + cfg.block_size
-        self._steps = StepTokens(
-            cfg.n_local, self.layer.rotary, (self.rest_k, self.rest_v), rows,
-            behind=cfg.block_size, exact=cfg.far_position == "exact",
-        )  # fmt: skip
-        self._step_scores = open_step_scores(cfg, self.account, rows)
-        self._settle()
-
-    def _settle(self) -> None:
-        if self._steps is not None:
-            self.rest_k, self.rest_v = self._steps.remainder()
-            self.account = self._step_scores.rest(0)
-
-    def _leave_steps(self) -> None:
-        super()._leave_steps()
-        self._slot_table = None
-
-    @property
-    def _n_units(self) -> int:
-        return 0 if self.units is None else self.units.n
-
-    def advance(self) -> None:
-        tokens, scores, cfg = self._steps, self._step_scores, self.config
-        assert tokens is not None
-        assert self.units is not None
-        self.visible = self.units.n
-        scores.settle()
-        n = (tokens.past + 1 - cfg.n_local) // cfg.block_size
-        if n > 0:
-            self._tokens, self._repr_scores = tokens, scores
-            self._cut(n)
-            self.units.close_call()
-        self.count += 1
-        leaving = tokens.rest
-        tokens.advance()
-        if leaving:
-            scores.leave(leaving, tokens.past)
-
-    @property
-    def recordable(self) -> bool:
-        cfg, units = self.config, self.units
-        return (
-            super().recordable
-            and units is not None
-            and units.batch == 1
-            and units.n > self._n_looked_up
-            and self.faiss is None
-            and self.record is None
-            and cfg.unit_score != "keys"
-            and cfg.cache_strategy != "lru-s"  # which wants each step's masses on the host
-        )
-
-    @property
-    def recorded(self) -> tuple[Any, ...]:
-        assert self.units is not None
-        slabs = (view.slab.number for view in self.units.views)
-        return (*super().recorded, *slabs, *self.units.rows)
-
-    def _held(self) -> Tensor | None:
-        """Units that decode steps attend besides their own."""
-        return self.held if self.config.keep_units else None
-
-    @property
-    def _n_looked_up(self) -> int:
-        """Units of a decode step's lookup."""
-        return self.config.topk * (1 if self._held() is None else 2)
-
-    @property
-    def n_asked(self) -> int:
-        heads = self.layer.n_heads if self.config.perhead else 1
-        return 1 + self._n_looked_up * heads
-
-    def open_recording(self, clock: Tensor, asked: Tensor) -> None:
-        super().open_recording(clock, asked)
-        assert self.units is not None
-        self._slot_table = SlotTable(self.units, asked)
-
-    def refresh(self) -> None:
-        assert self._slot_table is not None
-        self._slot_table.refresh()
-
-    def bring(self, asked: Sequence[int]) -> None:
-        assert self._slot_table is not None
-        self._slot_table.bring(asked[1:])
-
-    def touch(self, asked: Sequence[int]) -> None:
-        assert self._slot_table is not None
-        self._slot_table.touch(asked[1:])

@@ -25,9 +25,12 @@ class Window(SteppingPolicy):
     KEPT = ("count", "recent_k", "recent_v", "init_k", "init_v")
     IN_STEPS = ("recent_k", "recent_v")
 
-    def __init__(self, config: ModelConfig, layer: Layer, n_local: int, n_init: int = 0) -> None:
+    def __init__(
+        self, config: ModelConfig, layer: Layer, n_local: int | None = None, n_init: int = 0
+    ) -> None:
+        """n_local: None for the configuration's."""
         super().__init__(config, layer)
-        self.n_local = n_local
+        self.n_local = config.n_local if n_local is None else n_local
         self.n_init = n_init
         self.recent_k: Tensor | None = None  # [B, Hkv, <= n_local - 1, D], not rotated
         self.recent_v: Tensor | None = None
@@ -148,8 +151,11 @@ class Window(SteppingPolicy):
 class InfiniteLM(Window):
     """LM-Infinite (arXiv 2308.16137, section 3): initial keys at the one distance n_local - 1."""
 
+    def __init__(self, config: ModelConfig, layer: Layer) -> None:
+        super().__init__(config, layer, n_init=config.n_init)
 
-class StreamLM(Window):
+
+class StreamLM(InfiniteLM):
     """StreamingLLM (arXiv 2309.17453, section 3.2): positions are places in the cache.
 
     Initial keys stand at 0 to n_init - 1 and every query that attends them at n_local + n_init - 1.

@@ -10,30 +10,15 @@ if TYPE_CHECKING:
     from infllm.engine.text.tokenizer_folder import read_tokenizer
 
 __all__ = [
-    "Prompt",
-    "TextTokenizer",
-    "Tokenizer",
-    "build_prompt",
-    "build_turn",
-    "chat_template",
-    "read_tokenizer",
-    "wrap_text",
-]
+    "Prompt", "TextTokenizer", "Tokenizer", "build_prompt", "build_turn", "chat_template",
+    "read_tokenizer", "wrap_text",
+]  # fmt: skip
 
 __getattr__ = lazily(
     __name__,
     {
-        "prompt": (
-            "Prompt",
-            "build_prompt",
-            "build_turn",
-            "chat_template",
-            "wrap_text",
-        ),
-        "tokenizer": (
-            "TextTokenizer",
-            "Tokenizer",
-        ),
+        "prompt": ("Prompt", "build_prompt", "build_turn", "chat_template", "wrap_text"),
+        "tokenizer": ("TextTokenizer", "Tokenizer"),
         "tokenizer_folder": ("read_tokenizer",),
     },
 )

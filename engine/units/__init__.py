@@ -8,34 +8,23 @@ if TYPE_CHECKING:
     from infllm.engine.units.call_pages import CallPages
     from infllm.engine.units.faiss_index import FaissIndex
     from infllm.engine.units.sizes import Estimate, estimate
+    from infllm.engine.units.slab import Run, by_unit
     from infllm.engine.units.slot_table import SlotTable
-    from infllm.engine.units.store import Run, UnitStore, by_unit
+    from infllm.engine.units.store import UnitStore
 
 __all__ = [
-    "CallPages",
-    "Estimate",
-    "FaissIndex",
-    "Run",
-    "SlotTable",
-    "UnitStore",
-    "by_unit",
+    "CallPages", "Estimate", "FaissIndex", "Run", "SlotTable", "UnitStore", "by_unit",
     "estimate",
-]
+]  # fmt: skip
 
 __getattr__ = lazily(
     __name__,
     {
         "call_pages": ("CallPages",),
         "faiss_index": ("FaissIndex",),
-        "sizes": (
-            "Estimate",
-            "estimate",
-        ),
+        "sizes": ("Estimate", "estimate"),
+        "slab": ("Run", "by_unit"),
         "slot_table": ("SlotTable",),
-        "store": (
-            "Run",
-            "UnitStore",
-            "by_unit",
-        ),
+        "store": ("UnitStore",),
     },
 )

@@ -43,6 +43,9 @@ class CallPages:
         self._marks: list[Any] = []
         self._staging.begin(self.pages, self._place)
         self._place_mark = self._tell_places(room)
+        store.cache.hits += self.n_wanted - self.n_loaded
+        store.cache.misses += self.n_loaded
+        store.follow = self.add
 
     def _tell_places(self, room: int) -> Any:
         place = self._staging.empty(self._place.shape, torch.int64).zero_()
@@ -79,6 +82,7 @@ class CallPages:
 
     def close(self) -> None:
         """Before the pages go: nothing is still on its way to them."""
+        self._store.follow = None
         self._wait(len(self._marks))
 
     def _wait(self, blocks: int) -> None:

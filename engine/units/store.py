@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import torch
 from torch import Tensor
 
 from infllm.engine.units.block_cache import BlockCache
-from infllm.engine.units.call_pages import CallPages
+from infllm.engine.units.slab import Run, Slab, View
 from infllm.engine.units.staging import make_staging
 from infllm.kernels.quantize import PLAIN, dequantize, quantize, storage_dtype
 from infllm.kernels.unit_mass import log_mass, unit_lse
@@ -22,116 +21,11 @@ from infllm.kernels.unit_topk import unit_scores
 if TYPE_CHECKING:
     from infllm.engine.attachment import Layer, Softmax
     from infllm.engine.config import ModelConfig
-    from infllm.engine.files import Seal
     from infllm.kernels.rotate import Rope
 
 FIRST_SLAB, LARGEST_SLAB = 64, 4096  # units; a slab is never moved or copied once written
 LSE_VALUES = 2**24  # float32, of all units for some queries, held at once by a lookup by keys
 RESIDENT = 2**27  # bytes of mapped units, a layer, that may stay in memory after a lookup by keys
-_slab_numbers = itertools.count()
-
-
-def by_unit(kv: Tensor) -> Tensor:
-    """A view [n, B, 2, ...] of all keys and then all values [2, n, B, ...]."""
-    return kv.permute(1, 2, 0, *range(3, kv.dim()))
-
-
-@dataclass
-class Run:
-    """Neighbouring rows of a slab, in memory or in a mapped file."""
-
-    first: int  # row of the slab
-    kv: Tensor  # [rows, B, 2, Hkv, block_size, D]
-    scale: Tensor | None  # float32 [rows, B, 2, Hkv, block_size, 1]
-    seal: Seal | None = None  # checksums of the rows, where a file holds them
-
-    def part(self, start: int, stop: int) -> Run | None:
-        """Rows `start` to `stop - 1` of the slab, as far as they are in this run."""
-        a, z = max(start - self.first, 0), min(stop - self.first, self.kv.shape[0])
-        if a >= z:
-            return None
-        scale = None if self.scale is None else self.scale[a:z]
-        seal = None if self.seal is None else self.seal.part(a, z)
-        return Run(self.first + a, self.kv[a:z], scale, seal)
-
-
-class Slab:
-    """A run of units. Only the store that opened it writes to it, behind what others may see."""
-
-    def __init__(self, capacity: int, store: UnitStore) -> None:
-        self.number = next(_slab_numbers)
-        self.capacity = capacity
-        self.used = 0
-        self.owner: ref[UnitStore] | None = ref(store)
-        self.staging = store.staging
-        self.runs: list[Run] = []
-        self.in_files: list[Tensor] = []  # the index's first rows, until it is used
-        self._index: Tensor | None = None
-        self._new_index = partial(
-            torch.empty, capacity, store.batch, store.n_repr_heads, store.head_dim,
-            dtype=store.index_dtype, device=store.device,
-        )  # fmt: skip
-
-    @property
-    def index(self) -> Tensor:
-        """[capacity, B, R, D]."""
-        if self._index is None:
-            self._index = self._new_index()
-            first = 0
-            for rows in self.in_files:
-                self._index[first : first + rows.shape[0]].copy_(rows)
-                first += rows.shape[0]
-            self.in_files = []
-        return self._index
-
-    @property
-    def index_bytes(self) -> int:
-        """Bytes of the index on the device, of the rows in use."""
-        return 0 if self._index is None else self._index[: self.used].nbytes
-
-    def append(self, kv: Tensor, scale: Tensor | None, index: Tensor) -> None:
-        """Write rows behind those in use: kv [n, B, 2, Hkv, block_size, D], index [n, B, R, D]."""
-        run = self._open_run(kv)
-        rows = slice(self.used - run.first, self.used - run.first + kv.shape[0])
-        self.staging.download(kv, run.kv[rows], self)
-        if run.scale is not None and scale is not None:
-            self.staging.download(scale, run.scale[rows], self)
-        self.index[self.used : self.used + kv.shape[0]].copy_(index)
-        self.used += kv.shape[0]
-
-    def _open_run(self, kv: Tensor) -> Run:
-        if self.runs and self.runs[-1].seal is None:
-            return self.runs[-1]
-        # Untouched pages of these buffers cost address space, no memory. All keys, then all values:
-        # a lookup by keys reads those alone.
-        n, (b, _, *page) = self.capacity - self.used, kv.shape[1:]
-        whole = torch.empty(2, n, b, *page, dtype=kv.dtype)
-        scaled = kv.dtype not in PLAIN.values()
-        scale = torch.empty(2, n, b, *page[:-1], 1) if scaled else None
-        self.runs.append(Run(self.used, by_unit(whole), None if scale is None else by_unit(scale)))
-        return self.runs[-1]
-
-    def locate(self, row: int) -> tuple[Run, int]:
-        """The run that holds a row, and the row's place in it; its keys and values are there."""
-        self.staging.settle(self)
-        run = next(run for run in reversed(self.runs) if row >= run.first)
-        return run, row - run.first
-
-
-@dataclass
-class View:
-    """What one store sees of a slab: units `first` to `first + count - 1` are its first rows."""
-
-    slab: Slab
-    first: int
-    count: int
-
-    def runs(self, start: int, stop: int) -> list[Run]:
-        """Where units `start` to `stop - 1` lie, as far as they are in this view."""
-        self.slab.staging.settle(self.slab)
-        a, z = max(start - self.first, 0), min(stop - self.first, self.count)
-        parts = [run.part(a, z) for run in self.slab.runs]
-        return [part for part in parts if part is not None]
 
 
 class UnitStore:
@@ -157,7 +51,8 @@ class UnitStore:
         page = (2, self.n_kv_heads, self.block_size, self.head_dim)
         self.slots = torch.empty(capacity, *page, dtype=self.dtype, device=self.device)
         self.staging = make_staging(layer.device)
-        self.call_pages: CallPages | None = None  # while a call is under way that asked early
+        # Told of units just made [n, 2, Hkv, block_size, D], as they would come from the host.
+        self.follow: Callable[[Tensor], None] | None = None
         self.views: list[View] = []
         self.n = 0
 
@@ -172,9 +67,9 @@ class UnitStore:
         """Add units: k, v [B, Hkv, n, block_size, D], representatives [B, R, n, D]."""
         kv = torch.stack([k, v]).permute(3, 1, 0, 2, 4, 5)  # [n, B, 2, Hkv, block_size, D]
         codes, scale = quantize(kv, self.kv_dtype)
-        if self.call_pages is not None:
+        if self.follow is not None:
             of_batch = None if scale is None else scale[:, 0]
-            self.call_pages.add(dequantize(codes[:, 0], of_batch, self.dtype))
+            self.follow(dequantize(codes[:, 0], of_batch, self.dtype))
         index = index.permute(2, 0, 1, 3)  # [n, B, R, D]
         done, n = 0, kv.shape[0]
         while done < n:
@@ -192,7 +87,7 @@ class UnitStore:
         The slabs are those of the store that was saved: an index cut elsewhere could round
         otherwise. `growing`: new units come into this slab while it has room.
         """
-        slab = Slab(capacity, self)
+        slab = self._new_slab(capacity)
         slab.used = sum(rows.shape[0] for rows in index)
         slab.in_files = index
         slab.runs = runs
@@ -212,8 +107,15 @@ class UnitStore:
         if self.growing and self.views[-1].slab.used < self.views[-1].slab.capacity:
             return self.views[-1]
         grown = 2 * self.views[-1].slab.capacity if self.views else FIRST_SLAB
-        self.views.append(View(Slab(min(grown, LARGEST_SLAB), self), self.n, 0))
+        self.views.append(View(self._new_slab(min(grown, LARGEST_SLAB)), self.n, 0))
         return self.views[-1]
+
+    def _new_slab(self, capacity: int) -> Slab:
+        new_index = partial(
+            _empty_index, self.batch, self.n_repr_heads, self.head_dim,
+            dtype=self.index_dtype, device=self.device,
+        )  # fmt: skip
+        return Slab(capacity, self, self.staging, new_index)
 
     def scores(self, query: Tensor, start: int, stop: int, *, per_head: bool) -> Tensor:
         """Scores of units `start` to `stop` for mean queries [B, E, R, D]: [B, E, 1 or R, n]."""
@@ -328,21 +230,6 @@ class UnitStore:
         """What the cache calls `units`, of the only sequence."""
         return [self._key(0, unit) for unit in units]
 
-    def open_call(self, wanted: Sequence[Sequence[int]], room: int) -> CallPages:
-        """Pages for a call of one sequence, see `CallPages`; `close_call` ends it."""
-        pages = CallPages(self, wanted, room)
-        self.cache.hits += pages.n_wanted - pages.n_loaded
-        self.cache.misses += pages.n_loaded
-        self.call_pages = pages
-        return pages
-
-    def close_call(self) -> None:
-        """The call is over: its pages go, and units that have come to the host are put away."""
-        if self.call_pages is not None:
-            self.call_pages.close()
-        self.call_pages = None
-        self.staging.drain()
-
     def gather(self, units: Sequence[int]) -> list[Tensor]:
         """Host copies of `units` (ascending, of the only sequence), for `Staging.upload`.
 
@@ -416,6 +303,11 @@ class UnitStore:
     def device_bytes(self) -> int:
         """Bytes of slots and unit index on the device."""
         return sum(view.slab.index_bytes for view in self.views) + self.slots.nbytes
+
+
+def _empty_index(batch: int, heads: int, dim: int, units: int, **how: Any) -> Tensor:
+    """[units, B, R, D]."""
+    return torch.empty(units, batch, heads, dim, **how)
 
 
 def _raw(x: Tensor) -> Tensor:

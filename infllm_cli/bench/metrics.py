@@ -6,16 +6,10 @@ beside this file lists each such difference with an example.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from infllm.cli.bench import choices, matches, overlap
-from infllm.cli.bench.readers import find_data
-from infllm.cli.bench.sample import Turn
-from infllm.cli.bench.source import Source
-
-if TYPE_CHECKING:
-    from infllm.cli.bench.suites import Task
+from infllm.cli.bench.sample import Asked, Turn
 
 Options = Mapping[str, Any]
 Scorer = Callable[[str, Turn, Options], float]
@@ -32,7 +26,7 @@ class Metric:
     extra: frozenset[str] = frozenset()  # keys that a turn's `extra` must have
 
 
-def score(task: "Task", turn: Turn, answer: str, official: bool = False) -> float:
+def score(task: Asked, turn: Turn, answer: str, official: bool = False) -> float:
     """How right an answer is, 0 to 1. An answer never raises: what says nothing scores 0."""
     metric = METRICS[task.metric]
     if task.metric_options.get("first_line"):
@@ -50,27 +44,6 @@ def check_options(name: str, options: Options) -> None:
     unknown = sorted(options.keys() - METRICS[name].options)
     if unknown:
         raise ValueError(f"metric_options: {name} takes no {unknown[0]!r}")
-
-
-def data_files(task: "Task", source: Source) -> list[Path]:
-    """The files that decide what a task's samples are, for hashing.
-
-    Raises:
-        UsageError, InfllmError: files that the task needs are not there.
-    """
-    if task.data is not None:
-        return find_data(task, source)
-    assert task.generator is not None
-    used = []
-    if task.generator.uses_haystack() and source.haystack is not None:
-        used.append(source.haystack)
-    if task.generator.uses_qa() and source.qa is not None:
-        used.append(source.qa)
-    return [file for path in used for file in _files(path)]
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
 def _best(scorer: Callable[[str, str], float]) -> Scorer:

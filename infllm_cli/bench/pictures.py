@@ -1,22 +1,11 @@
 """A report as pictures: heatmaps of length by depth, and curves of score by length."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from infllm.cli.bench.report import Report
-from infllm.cli.plots import draw_needles, draw_scores
+from infllm.cli.plots import Point, draw_needles, draw_scores
 
 DEPTHS = 11  # rows of a heatmap; more are drawn together
-
-
-@dataclass(frozen=True)
-class Point:
-    """A sample's score from 0 to 1 (`correct`), where it stands in a heatmap."""
-
-    policy: str
-    length: int
-    depth: float
-    correct: float
 
 
 def draw_report(report: Report, folder: Path) -> list[Path]:

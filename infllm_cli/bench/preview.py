@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from infllm.cli.bench.metrics import data_files
 from infllm.cli.bench.prompts import encode_sample, spell
 from infllm.cli.bench.sample import BadSample
+from infllm.cli.bench.suites import data_files
 from infllm.cli.errors import InfllmError, UsageError
 from infllm.cli.tasks.policies import memory_policy
 

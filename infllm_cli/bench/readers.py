@@ -4,17 +4,14 @@ import re
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from infllm.cli.bench.records import Record, read_records
-from infllm.cli.bench.sample import BadSample, Sample, Turn
+from infllm.cli.bench.sample import Asked, BadSample, Sample, Turn
 from infllm.cli.bench.source import Source
 from infllm.cli.errors import ExitCode, InfllmError, UsageError
-
-if TYPE_CHECKING:
-    from infllm.cli.bench.suites import Task
 
 LETTERS = "ABCDEFGH"
 
@@ -81,14 +78,12 @@ class _Malformed(Exception):
         self.field = field
 
 
-def find_data(task: "Task", source: Source) -> list[Path]:
-    """The task's files in the data folder, its sub-folder `data` or one named after the suite.
+def find_data(task: Asked, data: Data, source: Source) -> list[Path]:
+    """The files of a task's `data`: in the data folder, its sub-folder `data` or the suite's.
 
     Raises:
         UsageError: no data folder. InfllmError: it lacks the files; names them.
     """
-    data = task.data
-    assert data is not None
     if source.data is None:
         raise UsageError(
             f"{task.id} reads its samples from files, and no folder was given",
@@ -106,20 +101,20 @@ def find_data(task: "Task", source: Source) -> list[Path]:
     )
 
 
-def read_samples(task: "Task", source: Source) -> Iterator[Sample | BadSample]:
-    """Every record of the task's files as a sample, or as what is wrong with it.
+def read_samples(task: Asked, data: Data, source: Source) -> Iterator[Sample | BadSample]:
+    """Every record of the files of a task's `data` as a sample, or as what is wrong with it.
 
     Raises:
         UsageError, InfllmError: as `find_data`.
     """
     seen: set[str] = set()
-    for path in find_data(task, source):
+    for path in find_data(task, data, source):
         for record in read_records(path):
             if isinstance(record, BadSample):
                 yield record
                 continue
             try:
-                sample = _sample(task, record, source.completion)
+                sample = _sample(task, data, record, source.completion)
             except _Malformed as error:
                 yield BadSample(record.where, f"{record.where} field {error.field!r}", str(error))
                 continue
@@ -131,9 +126,7 @@ def read_samples(task: "Task", source: Source) -> Iterator[Sample | BadSample]:
             yield sample
 
 
-def _sample(task: "Task", record: Record, completion: bool) -> Sample:
-    data = task.data
-    assert data is not None
+def _sample(task: Asked, data: Data, record: Record, completion: bool) -> Sample:
     context = _get(record.fields, data.context)
     if not isinstance(context, str):
         raise _Malformed(data.context, f"it is {type(context).__name__}, not text")

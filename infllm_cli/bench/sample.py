@@ -1,7 +1,8 @@
 """What a benchmark asks: samples, each a context and one or several questions about it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -39,3 +40,23 @@ class BadSample:
     id: str
     where: str
     why: str
+
+
+class Asked(Protocol):
+    """A task, as far as those who make samples of it and score answers to them need it."""
+
+    @property
+    def suite(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def answer_tokens(self) -> int: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def metric_options(self) -> Mapping[str, Any]: ...
+
+    def words(self, completion: bool) -> tuple[str, str]:
+        """The prompt's text before and after the context, fields not yet filled in."""

@@ -22,7 +22,7 @@ from pydantic import (
 from infllm.cli.bench.extras import need
 from infllm.cli.bench.generators import GENERATORS, Generator, generate
 from infllm.cli.bench.metrics import METRICS, check_options
-from infllm.cli.bench.readers import Data, read_samples
+from infllm.cli.bench.readers import Data, find_data, read_samples
 from infllm.cli.bench.sample import BadSample, Sample
 from infllm.cli.bench.source import Source
 from infllm.cli.errors import UsageError
@@ -145,7 +145,29 @@ class Task(_Model):
             count = source.count if limit is None else min(limit, source.count)
             yield from generate(self, self.generator, source, count)
         else:
-            yield from islice(read_samples(self, source), limit)
+            assert self.data is not None
+            yield from islice(read_samples(self, self.data, source), limit)
+
+
+def data_files(task: Task, source: Source) -> list[Path]:
+    """The files that decide what a task's samples are, for hashing.
+
+    Raises:
+        UsageError, InfllmError: files that the task needs are not there.
+    """
+    if task.data is not None:
+        return find_data(task, task.data, source)
+    assert task.generator is not None
+    used = []
+    if task.generator.uses_haystack() and source.haystack is not None:
+        used.append(source.haystack)
+    if task.generator.uses_qa() and source.qa is not None:
+        used.append(source.qa)
+    return [file for path in used for file in _files(path)]
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
 class Hub(_Model):

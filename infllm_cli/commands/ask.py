@@ -7,11 +7,12 @@ import typer
 from infllm.cli import options as opt
 from infllm.cli.errors import ExitCode, Interrupted, UsageError
 from infllm.cli.output import Output
+from infllm.cli.replies import answer_fields, tell_citations
 
 if TYPE_CHECKING:
     from infllm.cli.memory import Memory
     from infllm.cli.tasks.questions import Reply
-    from infllm.engine.results import UnitMass
+    from infllm.engine.session import UnitMass
 
 STDIN = "-"
 Question = Annotated[
@@ -155,19 +156,6 @@ def ask(
     tell_finish(reply.answer.finish, sampling.max_new_tokens, out)
 
 
-def answer_fields(question: str, reply: "Reply") -> dict:
-    """What JSON says of one answer."""
-    return {
-        "answer": reply.answer.text,
-        "question": question,
-        "citations": [citation.fields for citation in reply.citations],
-        "tokens_generated": reply.answer.tokens,
-        "tokens_read_back": reply.read_back,
-        "seconds_answering": round(reply.answering, 3),
-        "finish": reply.answer.finish,
-    }
-
-
 def reading_fields(memory: "Memory", reply: "Reply") -> dict:
     """What JSON says of the reading: of the documents, now or when the memory was made, and of the
     question. Tokens that were read back are not counted, and their seconds are not either."""
@@ -186,15 +174,6 @@ def reading_sentence(memory: "Memory", reply: "Reply") -> str:
     if not memory.reused:
         return f"{memory.reading.plus(reply.tokens, reply.seconds).sentence}, {back}"
     return f"read the question's {count(reply.tokens)} tokens in {seconds(reply.seconds)}, {back}"
-
-
-def tell_citations(reply: "Reply", out: Output) -> None:
-    """The sentences that the answer rests on, numbered, under it."""
-    from infllm.cli.text import one_line
-
-    for number, citation in enumerate(reply.citations, start=1):
-        mark = "" if citation.verified else " (not found word for word)"
-        out.note(f'[{number}] {citation.place}: "{one_line(citation.quote)}"{mark}')
 
 
 def lookups(reply: "Reply") -> tuple[list[list["UnitMass"]], list[str]]:

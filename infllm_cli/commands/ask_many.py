@@ -5,10 +5,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from infllm.cli.commands.ask import answer_fields, tell_citations
 from infllm.cli.errors import Interrupted, UsageError
 from infllm.cli.options import DocumentFlags, EngineChoice, Sampling
 from infllm.cli.output import SCHEMA, Output, print_object
+from infllm.cli.replies import answer_fields, tell_citations
 from infllm.cli.text import count, plural, seconds
 
 STDIN = "-"

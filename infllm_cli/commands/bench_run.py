@@ -291,7 +291,7 @@ def _write_manifest(
 ) -> None:
     """Say beside the results what they depend on; refuse to mix them with others."""
     from infllm.cli.bench.manifest import describe_task, make_manifest, merge_manifest
-    from infllm.cli.bench.metrics import data_files
+    from infllm.cli.bench.suites import data_files
     from infllm.cli.reading import preset_name
 
     with Spinner(out, "hashing the data"):

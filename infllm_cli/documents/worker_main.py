@@ -72,7 +72,7 @@ class Parser:
             raise unsupported(source, "a zip archive")
 
     def pdf_open(self, path: str, source: str, password: str | None, backend: str | None) -> Answer:
-        from infllm.cli.documents.pdf_backend import open_pdf
+        from infllm.cli.documents.pdf_open import open_pdf
 
         self._pdf = open_pdf(path, source, password, backend)
         return {"pages": self._pdf.pages, "backend": self._pdf.name, "extractor": self._pdf.version}

@@ -10,7 +10,7 @@ from infllm.cli.text import clean
 
 if TYPE_CHECKING:
     from infllm.engine import Session
-    from infllm.engine.results import UnitMass
+    from infllm.engine.session import UnitMass
     from infllm.engine.text import Tokenizer
 
 

@@ -12,7 +12,7 @@ from infllm.cli.tasks.words import Words
 from infllm.cli.text import one_line
 
 if TYPE_CHECKING:
-    from infllm.engine.results import UnitMass
+    from infllm.engine.session import UnitMass
 
 LIMIT = 3  # citations of an answer
 PLACES = 16  # units that sentences are taken from

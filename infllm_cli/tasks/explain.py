@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from infllm.cli.text import one_line
 
 if TYPE_CHECKING:
-    from infllm.engine.results import UnitMass
+    from infllm.engine.session import UnitMass
 
 SHADES = " ░▒▓█"
 ASCII_SHADES = " .:*#"

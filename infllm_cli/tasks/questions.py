@@ -18,7 +18,7 @@ from infllm.cli.tasks.citations import (
 
 if TYPE_CHECKING:
     from infllm.engine import Engine, Session
-    from infllm.engine.results import UnitMass
+    from infllm.engine.session import UnitMass
     from infllm.engine.text import Prompt
 
 WINDOW_SHARE = 0.75  # of the window that question and passages read back may fill

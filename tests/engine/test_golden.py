@@ -94,7 +94,7 @@ def test_lookup_scores(name: str) -> None:
             _, _, n_units = next(spans)
             row = next(wanted)
             if n_units:
-                scores = policy._scores.of(start // policy.query_block, n_units)[0]
+                scores = policy.unit_scores.of(start // policy.query_block, n_units)[0]
                 torch.testing.assert_close(scores, row[:, :n_units], atol=2e-4, rtol=0)
             _, masses = attend(policy.parts(start, stop), 16**-0.5)
             policy.update(start, stop, masses)

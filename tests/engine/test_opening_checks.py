@@ -15,8 +15,8 @@ import pytest
 
 from infllm.engine import Engine, Session, Verification, verify
 from infllm.engine.errors import MemoryFileError
-from infllm.engine.files import MANIFEST, Seal, read_manifest, verification
-from infllm.engine.files.tensor_file import Half
+from infllm.engine.files import MANIFEST, read_manifest, verification
+from infllm.engine.files.tensor_file import Half, Seal
 from tests.engine.served import CHUNK, Served, assert_same_state
 from tests.engine.tiny_models import ids
 

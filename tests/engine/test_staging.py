@@ -14,7 +14,7 @@ from torch import Tensor
 
 from infllm.engine.attachment import Call, Layer, Rotary
 from infllm.engine.config import ModelConfig
-from infllm.engine.policies import InfLLM, run_policy
+from infllm.engine.policies import FastInfLLM, InfLLM, run_policy
 from infllm.engine.policies.lookup_scores import Lookup
 from infllm.engine.policies.representatives import Cut
 from infllm.engine.units import store as units_module
@@ -158,16 +158,22 @@ def test_blocks_attended_together_are_as_one_by_one(
     """The same lookups and the same units; outputs within the error of another order of sums."""
     settings = {**SMALL_MEMORY, "repr_score": "dot", "kv_dtype": "fp32", **variant}
     answers, records, spans = [], [], []
+    plain_spans = FastInfLLM.spans
+
+    def watched(policy: FastInfLLM, tokens: int) -> list[tuple[int, int]]:
+        spans.append(plain_spans(policy, tokens))
+        return spans[-1]
+
+    monkeypatch.setattr(FastInfLLM, "spans", watched)
     for staging in (Staging(), LateStaging()):
         monkeypatch.setattr(units_module, "make_staging", lambda device, s=staging: s)
-        policy = InfLLM(ModelConfig(**settings), layer())
+        policy = FastInfLLM(ModelConfig(**settings), layer())
         policy.record = []
         out = []
         for start, stop in ((0, 80), (80, 160), (160, 240), (240, 253), (253, 333)):
             g = torch.Generator().manual_seed(start)
             q, k, v = (torch.randn(1, heads, stop - start, 16, generator=g) for heads in (4, 2, 2))
             out.append(run_policy(policy, q, k, v, Call(start, start), 0.25))
-            spans.append(policy.spans(stop - start))
         answers.append(torch.cat(out, dim=1))
         records.append(policy.record)
     assert any(stop - start > policy.query_block for pairs in spans for start, stop in pairs)
@@ -225,7 +231,7 @@ def test_the_host_waits_once_a_call(
 ) -> None:
     """Whatever the number of its execution blocks, units are made and looked up in."""
     settings = {**SMALL_MEMORY, "repr_score": score, "far_position": position, "kv_dtype": "int8"}
-    policy = InfLLM(ModelConfig(**settings), layer())
+    policy = FastInfLLM(ModelConfig(**settings), layer())
     for chunk, start in enumerate(range(0, 256, 64)):
         q, k, v = (
             torch.randn(1, heads, 64, 16, generator=torch.Generator().manual_seed(start + i))
@@ -243,7 +249,7 @@ def test_parts_at_exact_positions_share_one_tensor_of_queries(
     """So that they are attended in one product, block by block as well as together."""
     monkeypatch.setattr(units_module, "make_staging", lambda device: staging())
     settings = {**SMALL_MEMORY, "repr_score": "dot", "far_position": "exact", "kv_dtype": "fp32"}
-    policy = InfLLM(ModelConfig(**settings), layer())
+    policy = FastInfLLM(ModelConfig(**settings), layer())
     q, k, v = (torch.randn(1, heads, 80, 16) for heads in (4, 2, 2))
     run_policy(policy, q, k, v, Call(0, 0), 0.25)
     policy.begin(q, k, v, Call(80, 80))
@@ -260,7 +266,7 @@ def layer() -> Layer:
 
 
 def run_policy_without_attending(
-    policy: InfLLM, q: Tensor, k: Tensor, v: Tensor, start: int
+    policy: FastInfLLM, q: Tensor, k: Tensor, v: Tensor, start: int
 ) -> None:
     """A call as `run_policy` makes it; PyTorch's attention on a CPU looks at what it computes."""
     policy.begin(q, k, v, Call(start, start))
@@ -285,7 +291,7 @@ def test_attention_outputs_do_not_depend_on_when_units_come(
     answers = []
     for staging in (Staging(), LateStaging()):
         monkeypatch.setattr(units_module, "make_staging", lambda device, s=staging: s)
-        policy = InfLLM(ModelConfig(**SMALL_MEMORY, kv_dtype="fp32"), layer())
+        policy = FastInfLLM(ModelConfig(**SMALL_MEMORY, kv_dtype="fp32"), layer())
         g = torch.Generator().manual_seed(0)
         out = []
         for start in range(0, 320, 80):
@@ -293,3 +299,35 @@ def test_attention_outputs_do_not_depend_on_when_units_come(
             out.append(run_policy(policy, q, k, v, Call(start, start), 0.25))
         answers.append(torch.cat(out, dim=1))
     assert torch.equal(*answers)
+
+
+WAYS: list[dict[str, Any]] = [
+    {},
+    {"repr_score": "dot"},
+    {"far_position": "exact", "perhead": True},
+    {"repr_heads": "group", "kv_dtype": "int8"},
+    {"unit_score": "keys"},
+    {"keep_units": True},
+]
+
+
+@pytest.mark.parametrize("variant", WAYS, ids=str)
+def test_the_plain_way_gives_what_the_faster_ones_give(
+    variant: dict[str, Any], late: LateStaging
+) -> None:
+    """Pages asked for early, blocks together, steps in place: the same outputs and lookups."""
+    config = ModelConfig(**{**SMALL_MEMORY, "kv_dtype": "fp32", **variant})
+    answers, looks, kept = [], [], set()
+    for kind in (InfLLM, FastInfLLM):
+        policy = kind(config, layer())
+        policy.record = []
+        out, g = [], torch.Generator().manual_seed(0)
+        for start, n in [*((i, 80) for i in range(0, 320, 80)), *((i, 1) for i in range(320, 330))]:
+            q, k, v = (torch.randn(1, heads, n, 16, generator=g) for heads in (4, 2, 2))
+            out.append(run_policy(policy, q, k, v, Call(0, start), 0.25))
+        answers.append(torch.cat(out, dim=1))
+        looks.append([x.chosen for x in policy.record if isinstance(x, Lookup)])
+        kept.add(policy.in_sight()[-1])
+    torch.testing.assert_close(*answers, atol=2e-6, rtol=1e-5)
+    assert all(torch.equal(one, other) for one, other in zip(*looks, strict=True))
+    assert len(kept) == 1

@@ -81,9 +81,9 @@ def looked_up(
     q, k, v = (x[:, :, start:stop] for x in qkv)
     policy.begin(q, k, v, Call(0, start))
     parts = policy.parts(0, stop - start)
-    masses = policy._key_scores([part for part in parts if part.table is None], n).exp()
-    assert policy._chosen is not None
-    return masses, policy._chosen
+    masses = policy.key_scores([part for part in parts if part.table is None], n).exp()
+    assert policy.chosen is not None
+    return masses, policy.chosen
 
 
 def oracle(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 import tomllib
@@ -10,15 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.house.imports import HOUSE, ROOT, imported_names
 
-# Folder -> its import name, and the sub-packages of infllm that it may import besides itself.
-HOUSE = {
-    "infllm_cli": ("infllm.cli", {"engine", "presets"}),
-    "engine": ("infllm.engine", {"kernels", "presets"}),
-    "kernels": ("infllm.kernels", set()),
-    "presets": ("infllm.presets", set()),
-}
 HEAVY = ("torch", "transformers", "tokenizers", "numpy", "triton")
 
 
@@ -27,17 +19,9 @@ def sources(folder: str) -> list[Path]:
 
 
 def imported(path: Path) -> set[str]:
-    """Absolute names of the modules that a file imports, anywhere in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            module = node.module or ""
-            names.add(module)
-            names.update(f"{module}.{alias.name}" for alias in node.names)
-    return names
+    """Absolute names of modules that a file imports, anywhere in it, and of what it takes."""
+    names = set(imported_names(path))
+    return names | {name.rpartition(".")[0] for name in names if "." in name}
 
 
 def room(name: str) -> str | None:
@@ -87,7 +71,15 @@ def run_python(code: str) -> str:
 
 @pytest.mark.parametrize(
     "module",
-    ["infllm.engine", "infllm.engine.config", "infllm.engine.errors", "infllm.presets"],
+    [
+        "infllm.engine",
+        *(
+            f"infllm.engine.{room}"
+            for room in ("attachment", "config", "decode", "errors", "files")
+        ),
+        *(f"infllm.engine.{room}" for room in ("session", "text", "units")),
+        "infllm.presets",
+    ],
 )
 def test_the_light_modules_import_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
@@ -142,10 +134,3 @@ def test_kernels_and_the_namespace_have_no_init() -> None:
     assert not (ROOT / "infllm").exists()
     for folder in ("infllm_cli", "engine", "presets"):
         assert (ROOT / folder / "__init__.py").exists()
-
-
-def test_files_are_short() -> None:
-    for folder in HOUSE:
-        for path in sources(folder):
-            text = path.read_text(encoding="utf-8")
-            assert text.count("\n") < 450, path

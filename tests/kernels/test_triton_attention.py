@@ -6,6 +6,7 @@ float32 and float16: the interpreter's bfloat16 product is wrong.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -202,13 +203,11 @@ def test_the_environment_chooses_the_kernels(monkeypatch: pytest.MonkeyPatch) ->
     parts = [shape.dense(20, shape.query(), band=Band(17, 0, 9))]
     asked: list[str] = []
 
-    def spy(name: str) -> None:
-        module = "infllm.kernels.triton.attend.attend" if name == "triton" else None
-        target = module or "infllm.kernels.attend_cpu._attend_fused"
-        monkeypatch.setattr(target, lambda *args: (asked.append(name), [None]))
+    def spy(name: str) -> Any:
+        return lambda *args: (asked.append(name), [None])
 
-    spy("triton")
-    spy("torch")
+    monkeypatch.setattr("infllm.kernels.dispatch._triton", {"attend": spy("triton")})
+    monkeypatch.setattr("infllm.kernels.attend_cpu._attend_fused", spy("torch"))
     dispatch.attend(parts, 0.25)
     for name in ("triton", "torch"):
         monkeypatch.setenv("INFLLM_KERNELS", name)

@@ -2,15 +2,11 @@
 
 from collections.abc import Iterator
 from random import Random
-from typing import TYPE_CHECKING
 
 from infllm.cli.bench.generators.base import Fill, Generator, Made, Order, spread_depth
-from infllm.cli.bench.sample import BadSample, Sample, Turn
+from infllm.cli.bench.sample import Asked, BadSample, Sample, Turn
 from infllm.cli.bench.source import Source
 from infllm.cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from infllm.cli.bench.suites import Task
 
 PROBE = 4096  # characters whose tokens are counted first, to know how many a token takes
 NEAR = 0.996  # share of the budget at which a context is long enough
@@ -19,7 +15,7 @@ DRAWS = 10  # until all fits, and nothing hidden occurs in the haystack by itsel
 
 
 def generate(
-    task: "Task", generator: Generator, source: Source, count: int
+    task: Asked, generator: Generator, source: Source, count: int
 ) -> Iterator[Sample | BadSample]:
     """`count` samples of each length: prompt and answer take that many tokens, or up to 1 % less.
 
@@ -38,7 +34,7 @@ def generate(
 
 
 def _sample(
-    task: "Task", generator: Generator, source: Source, length: int, index: int
+    task: Asked, generator: Generator, source: Source, length: int, index: int
 ) -> Sample | BadSample:
     cell = f"{source.seed} {task.id} {task.version} {length}"
     depth = spread_depth(index, Random(cell).randrange(1 << 16))
@@ -68,7 +64,7 @@ def _sample(
     return BadSample(name, str(source.haystack or task.id), why)
 
 
-def _fitted(task: "Task", source: Source, fill: Fill, length: int) -> tuple[Made, int]:
+def _fitted(task: Asked, source: Source, fill: Fill, length: int) -> tuple[Made, int]:
     """The fullest context found whose prompt, with the answer, keeps within `length` tokens."""
     best: tuple[Made, int] | None = None
     smallest = length
@@ -120,7 +116,7 @@ def _next(
     return max(1, wanted)
 
 
-def _count(task: "Task", source: Source, made: Made) -> tuple[int, int]:
+def _count(task: Asked, source: Source, made: Made) -> tuple[int, int]:
     """Tokens of the context, and of the prompt around it with the longest question."""
     tokenizer = source.tokenizer
     assert tokenizer is not None
@@ -130,7 +126,7 @@ def _count(task: "Task", source: Source, made: Made) -> tuple[int, int]:
     return context, len(tokenizer.encode(head)) + longest
 
 
-def _rendered(task: "Task", source: Source, made: Made) -> tuple[str, list[str]]:
+def _rendered(task: Asked, source: Source, made: Made) -> tuple[str, list[str]]:
     """The prompt's head and the tail of each question."""
     head, tail = task.words(source.completion)
     fields = dict(made.fields)

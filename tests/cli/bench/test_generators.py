@@ -14,10 +14,10 @@ from infllm.cli.bench.generators.base import draw_depths, spread_depth
 from infllm.cli.bench.generators.counting import zeta
 from infllm.cli.bench.generators.filler import NOISE, Filler, cut, noise, sentences
 from infllm.cli.bench.generators.words import distinct_words
-from infllm.cli.bench.metrics import data_files, score
+from infllm.cli.bench.metrics import score
 from infllm.cli.bench.sample import BadSample
 from infllm.cli.bench.source import Source
-from infllm.cli.bench.suites import find_tasks, suites
+from infllm.cli.bench.suites import data_files, find_tasks, suites
 from infllm.cli.errors import InfllmError, UsageError
 from infllm.engine.text import TextTokenizer
 

@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 from infllm.cli.bench import records
-from infllm.cli.bench.metrics import METRICS, data_files
+from infllm.cli.bench.metrics import METRICS
 from infllm.cli.bench.readers import Data
 from infllm.cli.bench.records import read_records
 from infllm.cli.bench.sample import BadSample, Sample
 from infllm.cli.bench.source import Source
-from infllm.cli.bench.suites import Task, find_tasks, load_task, suite, suites
+from infllm.cli.bench.suites import Task, data_files, find_tasks, load_task, suite, suites
 from infllm.cli.errors import ExitCode, InfllmError, MissingExtra, UsageError
 
 TASK = {

@@ -1,0 +1,49 @@
+"""How decode steps are recorded: once for all sessions of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+Replay = Callable[[], object]
+Record = Callable[[Callable[[], None]], Replay]
+
+
+class Recorder:
+    """What records the steps of a model, or why nothing does."""
+
+    def __init__(self, model: Any) -> None:
+        self.why_not = _why_not(model)
+        self.record: Record | None = record_cuda if self.why_not is None else None
+
+    def give_up(self, why_not: str) -> None:
+        """Something in a step cannot be recorded: none is from now on."""
+        self.record, self.why_not = None, why_not
+
+
+def _why_not(model: Any) -> str | None:
+    devices = {parameter.device for parameter in model.parameters()}
+    if any(device.type != "cuda" for device in devices):
+        return "CUDA graphs are for CUDA devices"
+    if len(devices) > 1:
+        return "the model is spread over several devices"
+    return None
+
+
+def record_cuda(run: Callable[[], None]) -> Replay:
+    """A CUDA graph of `run`, which is run once before: kernels are compiled and tuned by it.
+
+    Raises RuntimeError where something in it cannot be captured.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    # What other threads do with the device meanwhile is none of the capture's concern.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        run()
+    return graph.replay

@@ -1,0 +1,31 @@
+"""Which policy the memory of a layer follows, by its name in the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from infllm.engine.policies.base import Policy
+from infllm.engine.policies.fast_inf_llm import FastInfLLM
+from infllm.engine.policies.origin import Origin
+from infllm.engine.policies.window import InfiniteLM, StreamLM, Window
+
+if TYPE_CHECKING:
+    from infllm.engine.attachment import Layer
+    from infllm.engine.config import ModelConfig
+
+# A name of `infllm.engine.config.PolicyName` -> what makes the memory of one layer.
+POLICIES: dict[str, Callable[[ModelConfig, Layer], Policy]] = {
+    "inf-llm": FastInfLLM,
+    "infinite-lm": InfiniteLM,
+    "stream-lm": StreamLM,
+    "window": Window,
+    "origin": Origin,
+}
+
+
+def make_policy(config: ModelConfig, layer: Layer) -> Policy:
+    """The memory of one layer. Layers made for a sliding window keep just that window."""
+    if layer.sliding_window is not None:
+        return Window(config, layer, layer.sliding_window)
+    return POLICIES[config.type](config, layer)

@@ -1,0 +1,24 @@
+"""What a session is given by who opens it; it knows nothing else of the engine, and no files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from infllm.engine.attachment import Attachment
+    from infllm.engine.config import ModelConfig
+    from infllm.engine.decode import Recorder
+
+
+@dataclass(frozen=True)
+class Backing:
+    """The model that a session reads with, and what only the engine knows."""
+
+    attachment: Attachment
+    recorder: Recorder
+    eos_ids: frozenset[int]
+    # What a memory depends on, of a configuration and a chunk size: see `Session.key`.
+    key: Callable[[ModelConfig, int], dict[str, Any]]
+    save: Callable[..., None]  # a session to a folder, see `Session.save`

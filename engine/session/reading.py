@@ -1,0 +1,235 @@
+"""Reading: tokens are given, whole chunks of them go through the model, the rest waits."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from infllm.engine.attachment import Call
+from infllm.engine.errors import EngineError, OutOfMemory, UnsupportedCall
+from infllm.engine.policies import Policy, make_policy, run_policy
+
+if TYPE_CHECKING:
+    from infllm.engine.config import ModelConfig
+    from infllm.engine.session.backing import Backing
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a session has come, memory apart: counts are in tokens."""
+
+    start: int  # absolute position of the first token
+    offset: int  # of the open segment, forwarded
+    read: int
+    given: int
+    pending: list[int]  # ids that wait
+    logits: Tensor | None  # float32 [vocab], after the last token read
+
+
+class Reading:
+    """Memory of one sequence and how it grows.
+
+    It is a `Memory` for the passes of the attached model.
+    """
+
+    def __init__(
+        self, backing: Backing, config: ModelConfig, chunk_size: int, start: int = 0
+    ) -> None:
+        self.backing = backing
+        self.config = config
+        self.chunk_size = chunk_size
+        self.start = start
+        self.policies: dict[int, Policy] = {
+            layer.index: make_policy(config, layer) for layer in backing.attachment.layers
+        }
+        self._pending: list[int] = []
+        self._offset = 0  # tokens of the open segment that have been forwarded
+        self._read = 0
+        self._given = 0
+        self._last_logits: Tensor | None = None  # float32 [vocab], after the last token read
+        self._watch_units = False
+        self._call: Call | None = None
+        self._own_pass = False
+        self.under_way = False  # a forward pass of the attached model
+        self._broken = False
+        self._seconds_reading = 0.0
+
+    # ---- feeding --------------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> Progress:
+        """How far this session has come."""
+        return Progress(
+            self.start, self._offset, self._read, self._given, self._pending, self._last_logits
+        )
+
+    def restore(self, progress: Progress) -> None:
+        """Go on from where another session was; only for one that was given nothing yet."""
+        self.start, self._offset = progress.start, progress.offset
+        self._read, self._given = progress.read, progress.given
+        self._pending, self._last_logits = progress.pending, progress.logits
+
+    @property
+    def position(self) -> int:
+        """Absolute position of the next token to be given."""
+        return self.start + self._read + len(self._pending)
+
+    def read(self, ids: Iterable[int]) -> None:
+        """Take tokens in; whole chunks go through the model, the rest waits."""
+        self._accept(ids)
+        for chunk in self._whole_chunks():
+            self._forward(chunk)
+
+    def end(self, units: bool = False) -> None:
+        """Close the segment: what waits goes through the model, and the grid starts anew.
+
+        With `units`, the first token of a `generate` that follows tells the units of this pass.
+        """
+        self.refuse_broken()
+        chunk = self._take_pending()
+        if chunk:
+            self._watch_units = units
+            try:
+                self._forward(chunk)
+            finally:
+                self._watch_units = False
+        self._offset = 0
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Raises ConfigError for ids outside of the model's vocabulary."""
+        self.backing.attachment.check_ids(ids)
+
+    def _accept(self, ids: Iterable[int]) -> list[int]:
+        ids = [int(i) for i in ids] if not isinstance(ids, list) else ids
+        self.refuse_broken()
+        self.check_ids(ids)
+        self._pending.extend(ids)
+        self._given += len(ids)
+        return ids
+
+    def _whole_chunks(self) -> Iterator[list[int]]:
+        """Takes complete chunks from what waits."""
+        size = self.chunk_size
+        while len(self._pending) >= size:
+            chunk = self._pending[:size]
+            # Before the pass: who looks in between (a fork, `stats`) must not see them twice.
+            del self._pending[:size]
+            yield chunk
+
+    def _take_pending(self) -> list[int]:
+        chunk, self._pending = self._pending, []
+        return chunk
+
+    # ---- passes ---------------------------------------------------------------------------------
+
+    def begin_pass(self, batch: int, tokens: int) -> Call:
+        """A forward pass of `tokens` tokens starts; of the model's, see `Memory`."""
+        self.refuse_broken()
+        if batch != 1:
+            raise UnsupportedCall(
+                f"a session holds one sequence, not {batch} (a batch, or beams)",
+                "open one session for each sequence",
+            )
+        if not self._own_pass:  # a pass made by transformers is a segment of its own
+            if self._pending:
+                raise UnsupportedCall(
+                    f"{len(self._pending)} tokens were read and not yet forwarded",
+                    "call session.end() before handing the memory to generate()",
+                )
+            self._offset = 0
+            self._given += tokens
+        self._call = Call(self._offset, self.start + self._read, self._watch_units)
+        self._tokens = tokens
+        self._broken = True  # until the pass is complete
+        self.under_way = True
+        return self._call
+
+    def refuse_broken(self) -> None:
+        """Raises EngineError where a pass was interrupted: the layers have come to differ."""
+        if self._broken:
+            raise EngineError(
+                "this session was interrupted in the middle of a chunk and cannot go on",
+                "start a new session, or fork one before a step that may be interrupted",
+            )
+
+    def end_pass(self, logits: Tensor | None) -> None:
+        """A pass is over, with logits [B, T, vocab] of its last tokens; None after an error."""
+        self.under_way = False
+        if logits is None:
+            return
+        self._broken = False
+        self._last_logits = logits[0, -1].detach().float()
+        self._read += self._tokens
+        self._offset = self._offset + self._tokens if self._own_pass else 0
+
+    @property
+    def length(self) -> int:
+        """Absolute position of the next token to be forwarded."""
+        return self.start + self._read
+
+    @property
+    def n_layers(self) -> int:
+        """Attention layers of the model."""
+        return len(self.policies)
+
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, call: Call, scale: float,
+        softcap: float | None, sink: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """Attention of one layer in a pass, see `run_policy`."""
+        return run_policy(self.policies[layer], q, k, v, call, scale, softcap, sink)
+
+    def _forward(self, ids: Sequence[int], hidden: list[Tensor] | None = None) -> None:
+        """One pass over `ids`; collects the hidden states [1, T, M] in `hidden` when given."""
+        began = time.perf_counter()
+        attachment = self.backing.attachment
+        tokens = torch.tensor([ids], device=attachment.device)
+        positions = torch.arange(len(ids), device=tokens.device)[None]
+        self._own_pass = True
+        try:
+            with attachment.hidden_states() as states:
+                attachment.forward(tokens, positions, self)
+        except torch.OutOfMemoryError as error:
+            raise self._out_of_memory() from error
+        finally:
+            self._own_pass = False
+        if hidden is not None:
+            hidden.append(states[0])
+        self._seconds_reading += time.perf_counter() - began
+
+    def _out_of_memory(self) -> OutOfMemory:
+        """The error that tells how far reading came and what would help."""
+        gc.collect()
+        return OutOfMemory(
+            f"out of memory on {self.backing.attachment.device} at token {self.length}",
+            "lower chunk_size, topk or max_cached_block, or store units as kv_dtype int8",
+        )
+
+    # ---- what it holds --------------------------------------------------------------------------
+
+    def in_sight(self) -> list[tuple[int, int]]:
+        """Token ranges (start, stop), absolute and in order, that the next step attends without a
+        lookup in at least one layer: the initial tokens and the recent ones."""
+        merged: list[tuple[int, int]] = []
+        for start, stop in sorted({r for p in self.policies.values() for r in p.in_sight()}):
+            start, stop = start + self.start, stop + self.start
+            if merged and start <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+            elif start < stop:
+                merged.append((start, stop))
+        return merged
+
+    def fork(self) -> Self:
+        """A session in the same state that goes its own way; units are shared, never copied."""
+        other = copy.copy(self)
+        other.policies = {i: p.fork() for i, p in self.policies.items()}
+        other._pending = list(self._pending)
+        other._watch_units = False
+        return other

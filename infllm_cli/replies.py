@@ -1,0 +1,30 @@
+"""A reply to a question as commands show it: fields of JSON, and what it rests on."""
+
+from typing import TYPE_CHECKING
+
+from infllm.cli.output import Output
+
+if TYPE_CHECKING:
+    from infllm.cli.tasks.questions import Reply
+
+
+def answer_fields(question: str, reply: "Reply") -> dict:
+    """What JSON says of one answer."""
+    return {
+        "answer": reply.answer.text,
+        "question": question,
+        "citations": [citation.fields for citation in reply.citations],
+        "tokens_generated": reply.answer.tokens,
+        "tokens_read_back": reply.read_back,
+        "seconds_answering": round(reply.answering, 3),
+        "finish": reply.answer.finish,
+    }
+
+
+def tell_citations(reply: "Reply", out: Output) -> None:
+    """The sentences that the answer rests on, numbered, under it."""
+    from infllm.cli.text import one_line
+
+    for number, citation in enumerate(reply.citations, start=1):
+        mark = "" if citation.verified else " (not found word for word)"
+        out.note(f'[{number}] {citation.place}: "{one_line(citation.quote)}"{mark}')

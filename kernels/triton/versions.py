@@ -1,0 +1,24 @@
+"""The table of operations that Triton computes, for `infllm.kernels.dispatch`."""
+
+from infllm.kernels.dispatch import fill
+from infllm.kernels.triton.attend import attend
+from infllm.kernels.triton.merge_state import merge_state
+from infllm.kernels.triton.quantize import dequantize, quantize
+from infllm.kernels.triton.rotate import rotate, rotate_append
+from infllm.kernels.triton.unit_mass import dense_lse, unit_lse
+from infllm.kernels.triton.unit_topk import top_units, unit_scores
+
+fill(
+    {
+        "attend": attend,
+        "dense_lse": dense_lse,
+        "dequantize": dequantize,
+        "merge_state": merge_state,
+        "quantize": quantize,
+        "rotate": rotate,
+        "rotate_append": rotate_append,
+        "top_units": top_units,
+        "unit_lse": unit_lse,
+        "unit_scores": unit_scores,
+    }
+)
