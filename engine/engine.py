@@ -18,7 +18,7 @@ from infllm.engine.attachment import (
 )
 from infllm.engine.config import Config, ModelConfig, fit_to_model, load_config
 from infllm.engine.decode import Record, Recorder
-from infllm.engine.errors import ConfigError
+from infllm.engine.errors import ConfigError, UnsupportedCall
 from infllm.engine.files import (
     Verification,
     model_digest,
@@ -56,7 +56,7 @@ class Engine:
         base, distance_scale = config.model.base, config.model.distance_scale
         self.attachment = Attachment(model, base, distance_scale)
         self.model = model.eval()
-        self.tokenizer = tokenizer
+        self._tokenizer = tokenizer
         self.device, self.dtype = self.attachment.device, self.attachment.dtype
         self.config = _resolved(config, self.dtype)
         self.vocab_size = self.attachment.vocab_size
@@ -71,6 +71,16 @@ class Engine:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises UnsupportedCall for an engine around a model that was given without one."""
+        if self._tokenizer is None:
+            raise UnsupportedCall(
+                "this engine was attached to a model without a tokenizer",
+                "give it: attach(model, tokenizer)",
+            )
+        return self._tokenizer
 
     def __enter__(self) -> Self:
         return self
@@ -164,7 +174,7 @@ class Engine:
         """What tells this model and its tokenizer from others; computed once, see `fingerprint`."""
         return {
             "model": model_digest(self.model),
-            "tokenizer": tokenizer_digest(self.tokenizer),
+            "tokenizer": tokenizer_digest(self._tokenizer),
         }
 
     def estimate(self, n_tokens: int, overrides: Mapping[str, Any] | None = None) -> Estimate:

@@ -45,7 +45,6 @@ def _prompt_digest(engine: "Engine") -> str:
     """Of what stands around the document, with a question that is always the same."""
     from infllm.engine.text import build_prompt
 
-    assert engine.tokenizer is not None
     prompt = build_prompt(engine.tokenizer, engine.config, "ask", question="?")
     return hashlib.sha256(json.dumps([prompt.head_ids, prompt.tail_ids]).encode()).hexdigest()
 

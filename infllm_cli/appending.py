@@ -46,7 +46,6 @@ def append_to_memory(
     collection = old.extended(added.documents)
     text = collection.text[len(old.text) :]
     tokenizer = engine.tokenizer
-    assert tokenizer is not None
     ids = tokenizer.encode(text, inner=True)
     try:
         offsets = np.array(tokenizer.offsets(text, ids), dtype=np.int64) + len(old.text)

@@ -115,7 +115,7 @@ def _failure(error: BaseException, arguments: Sequence[str]) -> int:
             import traceback
 
             tell(clean("".join(traceback.format_exception(error)).rstrip()))
-    print_error(message, hint or "", _command_name(arguments), code, "--json" in arguments)
+    print_error(str(message), hint or "", _command_name(arguments), code, "--json" in arguments)
     return code
 
 

@@ -110,7 +110,6 @@ def plan_reading(
     from infllm.engine.text import build_prompt
 
     tokenizer = engine.tokenizer
-    assert tokenizer is not None
     head = build_prompt(tokenizer, engine.config, "ask", question="").head_ids
     ids = tokenizer.encode(collection.text)
     kept = kept_ranges(len(ids), engine.config, len(head) + tail_tokens)

@@ -250,7 +250,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     """
     hints = get_type_hints(command, include_extras=True)
     options: list[inspect.Parameter] = []
-    bundles: dict[str, tuple[type, list[str]]] = {}
+    bundles: dict[str, tuple[Any, list[str]]] = {}
     for parameter in inspect.signature(command).parameters.values():
         kind = hints[parameter.name]
         if not is_dataclass(kind):

@@ -1,6 +1,5 @@
 """From token positions to characters of the sources, and back."""
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -41,12 +40,12 @@ class Passages:
     def __init__(
         self,
         collection: Collection,
-        offsets: Sequence[int],
+        offsets: Sequence[int] | np.ndarray,
         first: int,
         kept: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         self.collection = collection
-        self.offsets = offsets
+        self.offsets = np.asarray(offsets, dtype=np.int64)
         self.first = first
         self.kept = [(0, len(collection.text))] if kept is None else list(kept)
 
@@ -66,7 +65,11 @@ class Passages:
 
     def tokens(self, start: int, stop: int) -> tuple[int, int]:
         """The tokens, as absolute positions, that spell characters `start` to `stop` - 1."""
-        first = max(0, bisect_left(self.offsets, start + 1) - 1)
+        first = max(0, self._before(start + 1) - 1)
         if first < len(self.offsets):  # the first of those that spell this character together
-            first = bisect_left(self.offsets, self.offsets[first])
-        return first + self.first, bisect_left(self.offsets, stop) + self.first
+            first = self._before(int(self.offsets[first]))
+        return first + self.first, self._before(stop) + self.first
+
+    def _before(self, character: int) -> int:
+        """How many tokens begin before a character."""
+        return int(np.searchsorted(self.offsets, character))

@@ -106,7 +106,6 @@ def tail_tokens(engine: "Engine", question: str) -> int:
     """Tokens of a question's prompt behind the document."""
     from infllm.engine.text import build_prompt
 
-    assert engine.tokenizer is not None
     return len(build_prompt(engine.tokenizer, engine.config, "ask", question=question).tail_ids)
 
 

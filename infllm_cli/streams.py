@@ -40,6 +40,12 @@ def _lost(error: OSError) -> LostOutput:
     return LostOutput(f"standard output: {why}", "what should stand there is not complete")
 
 
+def _stdout_bytes() -> BinaryIO:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        return sys.stdout.detach()
+    return open(1, "wb", closefd=False)
+
+
 def settle_streams() -> None:
     """Make all three descriptors safe to use; to be called before any other file is opened.
 
@@ -53,7 +59,7 @@ def settle_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             _occupy(descriptor, mode)
-    raw: BinaryIO = open(1, "wb", closefd=False) if sys.stdout is None else sys.stdout.detach()  # noqa: SIM115
+    raw = _stdout_bytes()
     terminal = raw.isatty()
     sys.stdout = StandardOutput(raw, encoding="utf-8", errors="replace", line_buffering=terminal)
     if sys.stderr is None:

@@ -154,7 +154,6 @@ def _documents(
     engine: "Engine", session: "Session", sample: Sample, encoded: EncodedSample
 ) -> Memory:
     """The session, which has read the sample's context, with the text that this was."""
-    assert engine.tokenizer is not None
     offsets, characters = characters_of_kept(
         engine.tokenizer, sample.context, encoded.whole, encoded.kept
     )

@@ -99,7 +99,7 @@ def _reaching(name: str, hub: Hub, folder: Path) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     # The base of all errors of the HTTP client, whichever this version of the hub's library has.
-    http_error: type[Exception] = HfHubHTTPError.__mro__[1]  # type: ignore[assignment]
+    http_error: type[Exception] = HfHubHTTPError.__mro__[1]
     try:
         yield
     except OfflineModeIsEnabled as error:

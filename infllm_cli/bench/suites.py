@@ -27,7 +27,7 @@ from infllm.cli.bench.sample import BadSample, Sample
 from infllm.cli.bench.source import Source
 from infllm.cli.errors import UsageError
 
-FOLDER = Path(str(files(__package__))) / "suites"
+FOLDER = Path(str(files(__package__))) / "suite_files"
 SUITE_FILE = "_suite.yaml"
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ from infllm.cli.output import Output
 
 if TYPE_CHECKING:
     from infllm.cli.tasks.conversation import Conversation
+    from infllm.engine.errors import EngineError
 
 PROMPT = "> "
 HELP = """\
@@ -74,7 +75,7 @@ def chat(
                     _answer(line, talk, out)
             except KeyboardInterrupt:  # while a question was read
                 out.note("stopped")
-            except (InfllmError, *_engine_errors()) as error:
+            except _told_errors() as error:
                 from infllm.cli.output import stderr_line
 
                 stderr_line(error.message, label="error", style="bold red")
@@ -82,10 +83,11 @@ def chat(
                     stderr_line(error.hint, label="hint", style="bold cyan")
 
 
-def _engine_errors() -> tuple[type[Exception], ...]:
+def _told_errors() -> tuple[type[InfllmError], type["EngineError"]]:
+    """What ends a question and not the conversation."""
     from infllm.engine.errors import EngineError
 
-    return (EngineError,)
+    return InfllmError, EngineError
 
 
 def _next_line(interactive: bool, out: Output) -> str | None:

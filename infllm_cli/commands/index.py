@@ -70,7 +70,6 @@ def index(
         verification = Verification(folder)  # done when the documents are read
         collection = read_documents(sources, documents, out)
         engine = open_engine(config, choice, out)
-        assert engine.tokenizer is not None
         check_budget(len(engine.tokenizer.encode(collection.text)), max_tokens)
         memory = append_to_memory(engine, verification, collection, tail_tokens(engine, ""), out)
     else:

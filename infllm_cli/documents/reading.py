@@ -70,6 +70,7 @@ def read_sources(
             if isinstance(found, Skipped):
                 skipped.append(found)
                 continue
+            document: Document | Skipped
             try:
                 if found.source == STDIN:
                     document = reader.stream(stdin or sys.stdin.buffer, STDIN)

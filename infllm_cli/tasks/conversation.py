@@ -39,7 +39,6 @@ class Conversation:
         from infllm.engine.text import build_turn
 
         tokenizer = self.engine.tokenizer
-        assert tokenizer is not None
         ids = build_turn(tokenizer, self.engine.config, question, first=self.turns == 0)
         # What a stopped turn leaves half done stays in the fork, which is then thrown away.
         session = self.session.fork()

@@ -65,7 +65,6 @@ def ask_memory(
     """
     from infllm.engine.text import Prompt, build_prompt, build_turn
 
-    assert engine.tokenizer is not None
     prompt = build_prompt(engine.tokenizer, engine.config, "ask", question=question)
     asked = prompt.tail_ids
     if memory.turns:
@@ -93,7 +92,6 @@ def answer_prompt(
     answer is given from there. Without units, as in a text that the window holds, there is nothing
     to read back.
     """
-    assert engine.tokenizer is not None
     began = time.monotonic()
     session = look(memory, asked)
     seconds = time.monotonic() - began
@@ -143,7 +141,6 @@ def find_sentences(
 ) -> list[Found]:
     """The sentences that a question finds in a memory; the best of them is asked along with it
     for those that a second step needs."""
-    assert engine.tokenizer is not None
     text = memory.collection.text
     places = [*Evidence([attended_units(session)]).ranked(), *session_sights(session)]
     first = supporting(memory.passages, places, question, "")
@@ -164,7 +161,6 @@ def find_sentences(
 
 def spell(engine: "Engine", memory: Memory, found: list[Found], room: int) -> list[int]:
     """Ids of the sentences in the order of the text; those found first have the room."""
-    assert engine.tokenizer is not None
     text = memory.collection.text
     chosen: list[Found] = []
     for place in found:

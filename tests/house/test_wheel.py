@@ -60,9 +60,9 @@ def test_presets_and_the_built_in_model_are_in_the_wheel(wheel: zipfile.Path) ->
 
 
 def test_the_suites_of_benchmarks_are_in_the_wheel(wheel: zipfile.Path) -> None:
-    suites = ROOT / "infllm_cli" / "bench" / "suites"
+    suites = ROOT / "infllm_cli" / "bench" / "suite_files"
     tasks = {
-        f"infllm/cli/bench/suites/{path.relative_to(suites).as_posix()}"
+        f"infllm/cli/bench/suite_files/{path.relative_to(suites).as_posix()}"
         for path in suites.rglob("*.yaml")
     }
     assert len(tasks) > 60

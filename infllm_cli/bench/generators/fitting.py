@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from random import Random
+from typing import Any
 
 from infllm.cli.bench.generators.base import Fill, Generator, Made, Order, spread_depth
 from infllm.cli.bench.sample import Asked, BadSample, Sample, Turn
@@ -55,7 +56,7 @@ def _sample(
                 Turn(tail, question.references, question.extra)
                 for tail, question in zip(tails, made.questions, strict=True)
             )
-            meta = {"length": length, "tokens": tokens}
+            meta: dict[str, Any] = {"length": length, "tokens": tokens}
             if made.depth is not None:
                 meta["depth"] = made.depth
             return Sample(name, head, made.context, turns, meta)
