@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from infllm.cli.errors import BudgetExceeded, Interrupted, ModelMissing, UsageError
+from infllm.cli.heap import keep_large_blocks
 from infllm.cli.options import DocumentFlags, EngineChoice, Sampling
 from infllm.cli.output import Output
 from infllm.cli.progress import Progress, Spinner, available_memory_bytes, peak_memory_bytes
@@ -94,6 +95,7 @@ def open_engine(config: "Config", choice: EngineChoice, out: Output) -> "Engine"
     name = preset_name(config, choice)
     downloading = announce_download(config, choice, out)
     quiet_libraries(out, bars=downloading)
+    keep_large_blocks()
     started = time.monotonic()
     with nullcontext() if downloading else Spinner(out, f"loading {name}"):
         from infllm.engine import load
