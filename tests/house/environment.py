@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
+import sysconfig
 import tomllib
 from collections.abc import Iterable
 from importlib.metadata import distributions
@@ -34,7 +35,9 @@ def normal(name: str) -> str:
 
 def installed() -> dict[str, str]:
     """Version of every package of the running environment, by normal name."""
-    found = {normal(one.name): one.version.split("+")[0] for one in distributions()}
+    # Not by sys.path: ray puts packages that it carries inside itself there.
+    places = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    found = {normal(one.name): one.version.split("+")[0] for one in distributions(path=places)}
     return {name: found[name] for name in sorted(found) if name not in NOT_NAMED}
 
 
