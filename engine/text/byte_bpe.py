@@ -15,13 +15,19 @@ from tiktoken import Encoding
 from tokenizers import models
 
 GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_LLAMA_3 = (
+# As GPT-2, in words without digits, which stand alone. Blanks before a digit end such a word.
+GPT2_DIGITS_SPLIT = (
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
+)
+LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 # In these no alternative matches a letter followed by a space, and none looks behind: a text may
 # be cut before the space between two words without changing a token.
-SPLITS_AT_WORDS = frozenset({GPT2_SPLIT, _LLAMA_3, _LLAMA_3.replace("{1,3}", "")})
+SPLITS_AT_WORDS = frozenset(
+    {GPT2_SPLIT, GPT2_DIGITS_SPLIT, LLAMA3_SPLIT, LLAMA3_SPLIT.replace("{1,3}", "")}
+)
 
 # tiktoken's regex engine backtracks over a run of whitespace and panics at about a million.
 _LONG_BLANK = re.compile(r"\s{10000}")

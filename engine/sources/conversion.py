@@ -1,0 +1,110 @@
+"""From a GGUF file to a model folder that transformers loads, kept in the user's cache."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from infllm.engine.errors import ModelFileError
+from infllm.engine.sources.architectures import architecture_of, model_config
+from infllm.engine.sources.cache import (
+    ABOUT,
+    WEIGHTS,
+    folder_of,
+    make_folder,
+    need_room,
+    write_json,
+    write_whole,
+)
+from infllm.engine.sources.gguf_file import GgufFile
+from infllm.engine.sources.gguf_tokenizer import generation_config, tokenizer_config, tokenizer_json
+from infllm.engine.sources.weights import Overflow, plan_weights, planned_bytes, write_weights
+
+Told = Callable[[str], None]
+
+
+def tokenizer_folder(file: GgufFile) -> Path:
+    """A folder with the file's tokenizer and config.json, made where it is not there.
+
+    Raises UnsupportedModel, ModelFileError.
+    """
+    architecture_of(file)
+    folder, digest = folder_of(file.parts)
+    if (folder / ABOUT).is_file():
+        return folder
+    written = {
+        "config.json": model_config(file),
+        "generation_config.json": generation_config(file),
+        "tokenizer.json": tokenizer_json(file),
+        "tokenizer_config.json": tokenizer_config(file),
+    }
+    about = {
+        "path": str(file.path.resolve()),
+        "sha256": digest,
+        "architecture": file.architecture,
+        "quantisation": file.quantisation,
+        "name": file.metadata.get("general.name"),
+        "license": file.metadata.get("general.license"),
+    }
+    try:
+        make_folder(folder)
+        for name, content in written.items():
+            write_json(folder / name, content)
+        write_json(folder / ABOUT, about)  # last: with it the folder counts
+    except OSError as error:
+        raise _unwritten(folder, error) from error
+    return folder
+
+
+def model_folder(
+    file: GgufFile,
+    told: Told = lambda sentence: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """A folder with the whole model, dequantised if that was not done before.
+
+    `told` hears, before anything large is written, what will be; `progress` bytes done and all.
+    Raises UnsupportedModel, ModelFileError.
+    """
+    plan = plan_weights(file)
+    folder = tokenizer_folder(file)
+    if (folder / WEIGHTS).is_file():
+        return folder
+    for wide in (False, True):
+        plan = plan_weights(file, wide)
+        total = planned_bytes(plan)
+        try:
+            need_room(folder, total)
+            told(
+                f"unpacking {file.path.name} once, {_size(file.nbytes)} of {file.quantisation}, "
+                f"to {_size(total)} in {folder} (infllm models prune empties it)"
+            )
+            done = 0
+
+            def add(nbytes: int, total: int = total) -> None:
+                nonlocal done
+                done += nbytes
+                progress(done, total)
+
+            write_whole(folder / WEIGHTS, lambda beside, plan=plan: write_weights(plan, beside, add))
+            return folder
+        except Overflow:
+            continue
+        except OSError as error:
+            raise _unwritten(folder, error) from error
+    raise ModelFileError(f"{file.path} cannot be dequantised", "choose another quantisation")
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.0f} MB"
+
+
+def _unwritten(folder: Path, error: OSError) -> ModelFileError:
+    return ModelFileError(
+        f"cannot write {folder}: {error.strerror or error}",
+        "free some room, or name another place with INFLLM_CACHE_DIR",
+    )
+
+
+def made_from_gguf(folder: str | Path) -> bool:
+    """Whether a model folder is one of the cache's, whose tokenizer.json is to be used as it is."""
+    return (Path(folder) / ABOUT).is_file()
+
