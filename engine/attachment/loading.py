@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from infllm.engine.config import Config, ModelConfig, device_name, dtype_name, load_config
 from infllm.engine.engine import Engine
 from infllm.engine.errors import ConfigError, EngineError, ModelNotFound, UnsupportedModel
+from infllm.engine.sources import local_folder, local_tokenizer, open_tokenizer
 from infllm.engine.text import Tokenizer
 
 DTYPES = {
@@ -32,8 +33,9 @@ def load(
     """An engine with its own model.
 
     Args:
-        source: a preset's name, a YAML file, a model folder, a hub id, a mapping or a Config;
-            None: what environment, project or user file name, else the built-in model.
+        source: a preset's name, a YAML file, a model folder, a hub id, a GGUF file (also as
+            `ollama:NAME`, `lmstudio:PUBLISHER/REPO`, `hf:ORG/REPO:FILE.gguf`; it is unpacked into
+            the user's cache, once), a mapping or a Config; None: what environment, project or user file name, else the built-in model.
         device: `auto`, `cpu`, `cuda`, `cuda:N`; overrides `model.device`.
         overrides: configuration keys, e.g. `{"model.topk": 32}`.
         check: compare a few logits with the model's own before the first use.
@@ -57,17 +59,18 @@ def load(
 
 
 def _load_tokenizer(settings: ModelConfig) -> Any:
-    path = settings.tokenizer_path or settings.path
+    path = local_tokenizer(settings.tokenizer_path or settings.path)
     try:
-        return AutoTokenizer.from_pretrained(path, revision=settings.revision)
+        return open_tokenizer(path, settings.revision)
     except (OSError, ValueError) as error:
         raise _not_found(path, error) from error
 
 
 def _load_model(settings: ModelConfig, device: torch.device, dtype: torch.dtype) -> Any:
+    path = local_folder(settings.path)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            settings.path,
+            path,
             revision=settings.revision,
             dtype=dtype,
             use_safetensors=True,

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from infllm.engine.errors import ModelFileError
+from infllm.engine.text.tokenizer_folder import FROM_GGUF
 
 VERSION = 1  # of what the copies hold: raised where another one would be made of the same file
-ABOUT = "gguf.json"  # in a folder of ours: which file it was made from
+ABOUT = FROM_GGUF  # in a folder of ours: which file it was made from
 WEIGHTS = "model.safetensors"
 DIGESTS = "digests.json"
 BLOCK = 1 << 22

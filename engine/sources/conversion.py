@@ -102,9 +102,3 @@ def _unwritten(folder: Path, error: OSError) -> ModelFileError:
         f"cannot write {folder}: {error.strerror or error}",
         "free some room, or name another place with INFLLM_CACHE_DIR",
     )
-
-
-def made_from_gguf(folder: str | Path) -> bool:
-    """Whether a model folder is one of the cache's, whose tokenizer.json is to be used as it is."""
-    return (Path(folder) / ABOUT).is_file()
-

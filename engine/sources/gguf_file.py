@@ -73,18 +73,6 @@ class GgufFile:
         return max(sizes, key=lambda name: sizes[name], default="")
 
 
-def is_gguf(path: str | Path) -> bool:
-    """Whether `path` is meant as a GGUF file: by its name, or by how an existing file begins."""
-    path = Path(path)
-    if path.suffix.lower() == SUFFIX:
-        return not path.is_dir()
-    try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
-
-
 def read_gguf(path: str | Path) -> GgufFile:
     """The file at `path`, or the set of parts that it belongs to.
 

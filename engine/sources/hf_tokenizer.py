@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from infllm.engine.sources.conversion import made_from_gguf
+from infllm.engine.text.tokenizer_folder import FROM_GGUF
 
 
 def open_tokenizer(path: str | Path, revision: str | None = None) -> Any:
@@ -11,7 +11,7 @@ def open_tokenizer(path: str | Path, revision: str | None = None) -> Any:
 
     AutoTokenizer would put a class of the model's type in its place, with rules of its own.
     """
-    if made_from_gguf(path):
+    if (Path(path) / FROM_GGUF).is_file():
         from transformers import PreTrainedTokenizerFast
 
         return PreTrainedTokenizerFast.from_pretrained(str(path))

@@ -28,6 +28,7 @@ WITHOUT_SAY = frozenset(
     }
 )
 NAMED_TOKENS = frozenset(f"{name}_token" for name in ("bos", "eos", "unk", "pad"))
+FROM_GGUF = "gguf.json"  # in folders whose tokenizer.json was made to be used as it stands
 OLDER_FILES = ("added_tokens.json", "special_tokens_map.json")  # may add tokens
 
 
@@ -40,6 +41,8 @@ def read_tokenizer(folder: str) -> tokenizers.Tokenizer | None:
     path = Path(folder)
     if not folder or any((path / name).exists() for name in OLDER_FILES):
         return None
+    if (path / FROM_GGUF).is_file():
+        return tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
     settings = _read_object(path / "tokenizer_config.json")
     model = _read_object(path / "config.json")
     if settings is None or settings.get("tokenizer_class") not in GENERIC:
