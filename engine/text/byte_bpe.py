@@ -214,8 +214,18 @@ def plain_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+# Some vocabularies hold the tags of HTML, which are as ordinary in a text as its words.
+_HTML_TAG = re.compile(
+    r"</?(?:table|caption|colgroup|col|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|i|u|"
+    r"s|sub|sup|code|pre|p|br|a|ul|ol|li|dl|dt|dd|body|head|header|footer|div|span|img|html|iframe)>"
+)
+
+
 def is_control(added_token: Mapping[str, Any]) -> bool:
-    """Whether an added token steers the model: marked special, or spelled <so> or [so]."""
+    """Whether an added token steers the model: marked special, or spelled <so> or [so].
+
+    A tag of HTML that is not marked does not.
+    """
     content = added_token["content"]
     bracketed = re.fullmatch(r"<.*>|\[.*\]", content, re.DOTALL) is not None
-    return added_token["special"] or bracketed
+    return added_token["special"] or (bracketed and not _HTML_TAG.fullmatch(content))

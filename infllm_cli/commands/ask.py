@@ -10,6 +10,7 @@ from infllm.cli.output import Output
 
 if TYPE_CHECKING:
     from infllm.cli.memory import Memory
+    from infllm.cli.tasks.answer import Answer
     from infllm.cli.tasks.questions import Reply
     from infllm.engine.results import UnitMass
 
@@ -141,6 +142,7 @@ def ask(
         f"{read}answered in {seconds(reply.seconds + reply.answer.seconds)}; "
         f"{name}, {kind}, peak memory {size(peak_memory_bytes())}"
     )
+    tell_thinking(reply.answer, out)
     tell_finish(reply.answer.finish, sampling.max_new_tokens, out)
 
 
@@ -151,6 +153,7 @@ def answer_fields(question: str, reply: "Reply") -> dict:
         "question": question,
         "citations": [citation.fields for citation in reply.citations],
         "tokens_generated": reply.answer.tokens,
+        "tokens_thinking": reply.answer.tokens_thinking,
         "tokens_read_back": reply.read_back,
         "seconds_answering": round(reply.seconds + reply.answer.seconds, 3),
         "finish": reply.answer.finish,
@@ -198,6 +201,19 @@ def tell_lookups(memory: "Memory", reply: "Reply", out: Output) -> None:
     out.note_lines("\n".join(draw_strip(reply.looks, steps, pieces, length, width)))
     if reply.read_back:
         out.note(f"read back {reply.read_back} tokens of it, and answered from these")
+
+
+def tell_thinking(answer: "Answer", out: Output) -> None:
+    """Say what of an answer was left out because it was thinking."""
+    from infllm.cli.text import plural
+
+    if not answer.tokens_thinking:
+        return
+    left_out = f"{plural(answer.tokens_thinking, 'token')} of thinking left out (--show-thinking)"
+    if not answer.text and answer.finish == "length":
+        out.warn(f"{left_out}: it took all of --max-new-tokens, and no answer came")
+    else:
+        out.note(left_out)
 
 
 def tell_finish(finish: str, max_new_tokens: int, out: Output) -> None:
