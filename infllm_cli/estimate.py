@@ -121,6 +121,14 @@ def estimate_needs(config: "Config", tokens: int) -> Needs | None:
     )
 
 
+def layer_shapes(spec: dict[str, Any], device: str, itemsize: int) -> list[_Shape]:
+    """The attention layers of a config.json, as `infllm.cli.work` wants them.
+
+    `device`: `cpu` or `cuda`; `itemsize`: bytes of a number there.
+    """
+    return _shapes(spec, _Device(device), _Dtype(itemsize))
+
+
 def _shapes(spec: dict[str, Any], device: _Device, dtype: _Dtype) -> list[_Shape]:
     heads = spec["num_attention_heads"]
     head_dim = spec.get("head_dim") or spec["hidden_size"] // heads

@@ -33,7 +33,11 @@ Preset = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option("--model", metavar="PATH", help="Model folder or hub id, over a fitting preset."),
+    typer.Option(
+        "--model",
+        metavar="PATH",
+        help="GGUF file, model folder, hub id, ollama:NAME, lmstudio:NAME or hf:ORG/REPO:FILE.gguf.",
+    ),
 ]
 Policy = Annotated[
     str | None,

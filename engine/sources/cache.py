@@ -84,17 +84,22 @@ def digest_of(path: Path) -> str:
     remembered = read_object(models_folder() / DIGESTS)
     if isinstance(remembered.get(key), str):
         return remembered[key]
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        buffer = bytearray(BLOCK)
-        while count := file.readinto(buffer):
-            digest.update(memoryview(buffer)[:count])
-    found = digest.hexdigest()
+    found = sha256_of(path)
     remembered = {**read_object(models_folder() / DIGESTS), key: found}
     with contextlib.suppress(OSError):  # it is then computed again
         make_folder(models_folder())
         write_json(models_folder() / DIGESTS, remembered)
     return found
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        buffer = bytearray(BLOCK)
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+    return digest.hexdigest()
 
 
 def read_object(path: Path) -> dict[str, Any]:

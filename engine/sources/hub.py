@@ -36,11 +36,11 @@ def find(name: str, *, fetch: bool = True) -> Path | None:
             f"hf:{name} is not ORG/REPO:FILE.gguf",
             "write for example hf:ggml-org/gemma-3-270m-GGUF:gemma-3-270m-Q8_0.gguf",
         )
-    found = [_fetched(repo, part, fetch) for part in _parts(file)]
+    found = [_fetched(repo, part, fetch) for part in parts_of_name(file)]
     return None if None in found else found[0]
 
 
-def _parts(file: str) -> list[str]:
+def parts_of_name(file: str) -> list[str]:
     """All files of the set that a name belongs to."""
     part = PART.fullmatch(file)
     if part is None:

@@ -96,6 +96,7 @@ def ask(
         report(out, choice, sources, password, max_tokens)
         return
 
+    from infllm.cli.models.real_hint import tell_of_real_models
     from infllm.cli.reading import peak_memory_bytes, preset_name, with_prompt_stops
     from infllm.cli.remember import remember
     from infllm.cli.tasks.questions import ask_memory
@@ -143,6 +144,7 @@ def ask(
         f"{name}, {kind}, peak memory {size(peak_memory_bytes())}"
     )
     tell_thinking(reply.answer, out)
+    tell_of_real_models(engine.config, out)
     tell_finish(reply.answer.finish, sampling.max_new_tokens, out)
 
 
