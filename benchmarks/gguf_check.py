@@ -83,6 +83,7 @@ class Llama:
         wanted.model.path = str(path)
         wanted.n_ctx, wanted.n_parallel, wanted.n_gpu_layers = 2048, 1, 0
         wanted.warmup, wanted.verbosity = False, 0
+        wanted.cache_type_k = wanted.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         wanted.cpuparams.n_threads = threads
         self._server = xllamacpp.Server(wanted)
 

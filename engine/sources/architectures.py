@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from infllm.engine.errors import UnsupportedModel
+from infllm.engine.errors import ModelFileError, UnsupportedModel
 from infllm.engine.sources.gguf_file import GgufFile
 from infllm.engine.sources.rope import rope_parameters, short_float
 
@@ -36,6 +36,7 @@ SANDWICH = {  # a norm on each side of attention and of the feed-forward
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
+WITHOUT_INPUT_NORM = {name: ours for name, ours in ATTENTION.items() if name != "attn_norm"}
 POST_NORMS = {
     "post_attention_norm": "post_attention_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
@@ -163,7 +164,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "olmo2": Architecture(
         "olmo2",
         "Olmo2ForCausalLM",
-        {**ATTENTION, **QK_NORMS, **POST_NORMS, **GATED},
+        {**WITHOUT_INPUT_NORM, **QK_NORMS, **POST_NORMS, **GATED},
         more=_llama,
     ),
     "gemma": Architecture("gemma", "GemmaForCausalLM", norm_offset=1.0, more=_gemma),
@@ -245,8 +246,18 @@ def _no_model(file: GgufFile) -> str:
 def model_config(file: GgufFile) -> Settings:
     """The contents of config.json for a file, as transformers reads them.
 
-    Raises UnsupportedModel, also for a shape that differs from layer to layer.
+    Raises UnsupportedModel, also for a shape that differs from layer to layer; ModelFileError for
+    settings that make no sense.
     """
+    try:
+        return _model_config(file)
+    except (TypeError, ValueError, ZeroDivisionError, AttributeError, IndexError) as error:
+        raise ModelFileError(
+            f"{file.path} is damaged: its settings make no sense ({error})", "download it again"
+        ) from error
+
+
+def _model_config(file: GgufFile) -> Settings:
     architecture = architecture_of(file)
     embedding = file.tensors.get("token_embd.weight")
     needed = ("block_count", "context_length", "embedding_length", "attention.head_count")
@@ -278,7 +289,6 @@ def model_config(file: GgufFile) -> Settings:
         "rope_parameters": rope_parameters(file, head_dim(file)),
         "tie_word_embeddings": "output.weight" not in file.tensors,
         "use_cache": True,
-        **{name: value for name, value in ids.items() if value is not None},
     }
     settings |= architecture.more(file)
     if file.get("attention.value_length", head_dim(file)) != head_dim(file):
@@ -286,7 +296,8 @@ def model_config(file: GgufFile) -> Settings:
             f"{file.path}: values of another width than keys are not served",
             "choose another model: infllm models list",
         )
-    return {key: value for key, value in settings.items() if value is not None}
+    # Ids also where there are none: a config's own defaults are those of another vocabulary.
+    return {key: value for key, value in settings.items() if value is not None} | ids
 
 
 def _one(file: GgufFile, key: str, default: Any = None) -> int:

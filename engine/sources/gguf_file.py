@@ -147,8 +147,8 @@ def _read_part(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except OSError as error:
         raise _unreadable(path, error) from error
     with mapped:
-        header = _Header(path, mapped)
         try:
+            header = _Header(path, mapped)
             return header.metadata(), header.tensors()
         except (struct.error, IndexError, MemoryError, OverflowError) as error:
             raise _cut_short(path) from error
