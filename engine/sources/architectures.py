@@ -257,11 +257,13 @@ def model_config(file: GgufFile) -> Settings:
         ) from error
 
 
+_NEEDED = ("block_count", "context_length", "embedding_length", "attention.head_count")
+
+
 def _model_config(file: GgufFile) -> Settings:
     architecture = architecture_of(file)
     embedding = file.tensors.get("token_embd.weight")
-    needed = ("block_count", "context_length", "embedding_length", "attention.head_count")
-    missing = [f"{file.architecture}.{key}" for key in needed if file.get(key) is None]
+    missing = [f"{file.architecture}.{key}" for key in _NEEDED if file.get(key) is None]
     if embedding is None or missing:
         raise UnsupportedModel(
             f"{file.path} lacks {missing[0] if missing else 'token_embd.weight'}",
@@ -275,6 +277,9 @@ def _model_config(file: GgufFile) -> Settings:
             ("pad_token_id", "padding_token_id"),
         )
     }
+    for key in ("block_count", "context_length", "embedding_length"):
+        if not isinstance(file.get(key), int) or file.get(key) <= 0:
+            raise ValueError(f"{key} {file.get(key)!r}")
     settings: Settings = {
         "model_type": architecture.model_type,
         "architectures": [architecture.model_class],

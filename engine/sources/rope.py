@@ -24,6 +24,8 @@ def rope_parameters(file: GgufFile, head_dim: int, default_base: float = 1e4) ->
     Raises UnsupportedModel for a scaling that is unknown.
     """
     base = short_float(file.get("rope.freq_base", default_base))
+    if not 0 < base < math.inf:
+        raise ValueError(f"rope.freq_base {base}")
     found: dict[str, Any] = {"rope_type": "default", "rope_theta": base}
     rotated = file.get("rope.dimension_count", head_dim)
     if rotated != head_dim:

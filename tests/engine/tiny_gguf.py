@@ -147,6 +147,8 @@ def write_gguf(
     metadata: dict[str, Any] | None = None,
     skip: tuple[str, ...] = (),
     extra: dict[str, tuple[np.ndarray, Kind]] | None = None,
+    adds_bos: bool | None = None,
+    template: str = CHATML,
 ) -> Path:
     """A GGUF file of the model; matrices in `kind`, by the end of their name if it is a dict.
 
@@ -156,7 +158,7 @@ def write_gguf(
     writer.add_name("tiny")
     writer.add_license("apache-2.0")
     _write_settings(writer, model.config, architecture)
-    _write_vocabulary(writer, vocabulary or byte_level_vocabulary(), pre)
+    _write_vocabulary(writer, vocabulary or byte_level_vocabulary(), pre, adds_bos, template)
     for key, value in (metadata or {}).items():
         if isinstance(value, bool):
             writer.add_bool(key, value)
@@ -275,8 +277,11 @@ def _rope_tensors(config: Any) -> dict[str, np.ndarray]:
     return {"rope_freqs.weight": np.array(factors, dtype=np.float32)}
 
 
-def _write_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary, pre: str) -> None:
+def _write_vocabulary(
+    writer: gguf.GGUFWriter, vocabulary: Vocabulary, pre: str, adds_bos: bool | None, template: str
+) -> None:
     byte_level = bool(vocabulary.merges)
+    writer.add_add_bos_token(not byte_level if adds_bos is None else adds_bos)
     writer.add_tokenizer_model("gpt2" if byte_level else "llama")
     writer.add_tokenizer_pre(pre if byte_level else "default")
     writer.add_token_list(vocabulary.tokens)
@@ -285,9 +290,7 @@ def _write_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary, pre: str)
     writer.add_eos_token_id(2)
     if byte_level:
         writer.add_token_merges(vocabulary.merges)
-        writer.add_add_bos_token(False)
-        writer.add_chat_template(CHATML)
+        writer.add_chat_template(template)
     else:
         writer.add_token_scores(vocabulary.scores)
         writer.add_unk_token_id(0)
-        writer.add_add_bos_token(True)
