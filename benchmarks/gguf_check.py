@@ -46,8 +46,10 @@ ODDITIES = (
     "<start_of_turn>model\n<end_of_turn>", "<|endoftext|>", "<think>\n</think>", "<0x0A>",
     "\U0001f469\u200d\U0001f469\u200d\U0001f467 \U0001f1eb\U0001f1f7 \U0001f44d\U0001f3fd",
     "don't I'LL we've it's 'Twas o'clock", "a\u00a0b\u2003c\u3000d\u200be\ufeff",
-    "\t\t\tx\n\n\n\n  y   \r\n\r\n z \n \n \t", "3.14159 1,000,000 0x1F 12345678 \u0663\u0664 \u00bd",
-    "e\u0301 n\u0303 \u1112\u1161\u11ab", "@#$%^&*()_+-=[]{}|;:,.<>?/~`", "\u2581 \u0120 \u2018q\u2019",
+    "\t\t\tx\n\n\n\n  y   \r\n\r\n z \n \n \t",
+    "3.14159 1,000,000 0x1F 12345678 \u0663\u0664 \u00bd",
+    "e\u0301 n\u0303 \u1112\u1161\u11ab", "@#$%^&*()_+-=[]{}|;:,.<>?/~`",
+    "\u2581 \u0120 \u2018q\u2019",
 )  # fmt: skip
 
 
@@ -218,8 +220,12 @@ def check(path: Path, text: str, threads: int) -> dict[str, Any]:
     loading = time.perf_counter() - started
     ours = Tokenizer(open_tokenizer(folder))
     theirs = Llama(path, threads)
-    spelled = [t["content"] for t in ours._added.values() if re.fullmatch(r"<.*>|\[.*\]", t["content"])]
-    bracketed = re.compile("|".join(map(re.escape, sorted(spelled, key=len, reverse=True))) or r"(?!)")
+    spelled = [
+        t["content"] for t in ours._added.values() if re.fullmatch(r"<.*>|\[.*\]", t["content"])
+    ]
+    bracketed = re.compile(
+        "|".join(map(re.escape, sorted(spelled, key=len, reverse=True))) or r"(?!)"
+    )
     bos = [ours.bos_id] if ours.adds_bos else []
     found = {
         "model": path.name,

@@ -36,7 +36,7 @@ class ModelNotFound(EngineError):
 
 
 class ModelFileError(ModelNotFound):
-    """A model's file is missing, is no model, is damaged, or is stored in a way that is not read."""
+    """A model's file is missing, no model, damaged, or stored in a way that is not read."""
 
 
 class UnsupportedModel(EngineError):

@@ -36,7 +36,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="PATH",
-        help="GGUF file, model folder, hub id, ollama:NAME, lmstudio:NAME or hf:ORG/REPO:FILE.gguf.",
+        help="GGUF file, folder, hub id, ollama:NAME, lmstudio:NAME or hf:ORG/REPO:FILE.gguf.",
     ),
 ]
 Policy = Annotated[

@@ -84,7 +84,9 @@ def model_folder(
                 done += nbytes
                 progress(done, total)
 
-            write_whole(folder / WEIGHTS, lambda beside, plan=plan: write_weights(plan, beside, add))
+            write_whole(
+                folder / WEIGHTS, lambda beside, plan=plan: write_weights(plan, beside, add)
+            )
             return folder
         except Overflow:
             continue

@@ -274,9 +274,7 @@ def _bos_first(vocabulary: Vocabulary) -> dict[str, Any] | None:
             {"Sequence": {"id": "B", "type_id": 1}},
         ],
         "special_tokens": {
-            vocabulary.tokens[number]: {
-                "id": vocabulary.tokens[number], "ids": [number], "tokens": [vocabulary.tokens[number]],
-            }
-            for number in used
+            token: {"id": token, "ids": [number], "tokens": [token]}
+            for number, token in ((number, vocabulary.tokens[number]) for number in used)
         },
     }  # fmt: skip

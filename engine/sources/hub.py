@@ -51,7 +51,6 @@ def parts_of_name(file: str) -> list[str]:
 
 def _fetched(repo: str, file: str, fetch: bool) -> Path | None:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError
 
     cached = try_to_load_from_cache(repo, file)
     if isinstance(cached, str):
@@ -65,11 +64,23 @@ def _fetched(repo: str, file: str, fetch: bool) -> Path | None:
         )
     try:
         return Path(hf_hub_download(repo, file))
-    except (OSError, HfHubHTTPError, ValueError) as error:
+    except (*network_errors(), ValueError) as error:
         raise ModelNotFound(
             f"hf:{repo}:{file} cannot be had: {first_line(error)}",
             "check the name, and that the network is there",
         ) from error
+
+
+def network_errors() -> tuple[type[Exception], ...]:
+    """What the hub's library raises when something is wrong with the network or the hub.
+
+    It has changed the library it speaks HTTP with, and lets that one's errors through.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    ours = ("builtins", "huggingface_hub")
+    theirs = [kind for kind in HfHubHTTPError.__mro__ if kind.__module__.split(".")[0] not in ours]
+    return (OSError, HfHubHTTPError, *theirs)
 
 
 def first_line(error: Exception) -> str:

@@ -140,9 +140,7 @@ def write_weights(
         os.close(descriptor)
 
 
-def _fill(
-    descriptor: int, start: int, weights: list[Weight], told: Callable[[int], None]
-) -> None:
+def _fill(descriptor: int, start: int, weights: list[Weight], told: Callable[[int], None]) -> None:
     """All weights, a few pieces at a time on all processors."""
     workers = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:

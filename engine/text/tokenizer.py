@@ -57,6 +57,15 @@ class TextTokenizer:
         control = {t["id"] for t in self._added.values() if is_control(t)}
         return frozenset(control - {self._unknown_id})
 
+    def added_id(self, content: str) -> int | None:
+        """Id of the added token that is spelled `content`, None where there is none."""
+        token = self._added.get(content)
+        return None if token is None else token["id"]
+
+    def spell(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens spelled out."""
+        return self._core.decode(list(ids), skip_special_tokens=False)
+
     def encode(self, text: str, inner: bool = False) -> list[int]:
         """Ids of `text`. `inner`: it continues a text, so no word-start mark is put before it."""
         text = _SURROGATE.sub("\ufffd", text)

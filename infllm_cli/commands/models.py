@@ -47,9 +47,7 @@ def list_models(
 
     out = Output("models list", as_json)
     found = [row for row in rows() if row.place or not here]
-    table = Table(
-        ["model", "place", "licence", "size", "trained", "kv", "fits"], text_columns=3
-    )
+    table = Table(["model", "place", "licence", "size", "trained", "kv", "fits"], text_columns=3)
     for row in found:
         table.rows.append(_cells(row))
     table.show(out)

@@ -210,8 +210,9 @@ class _Told(nullcontext[None]):
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if not isinstance(error, Exception):
             return
-        import httpx
         from huggingface_hub import errors
+
+        from infllm.engine.sources.hub import first_line, network_errors
 
         if isinstance(error, errors.GatedRepoError):
             raise ModelMissing(
@@ -220,11 +221,10 @@ class _Told(nullcontext[None]):
             ) from error
         if isinstance(error, (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)):
             raise ModelMissing(
-                f"the hub has no model {self.repo}", "check the name; for private ones: hf auth login"
+                f"the hub has no model {self.repo}",
+                "check the name; for private ones: hf auth login",
             ) from error
-        if isinstance(error, (OSError, httpx.HTTPError, errors.HfHubHTTPError)):
-            from infllm.engine.sources.hub import first_line
-
+        if isinstance(error, network_errors()):
             raise ModelMissing(
                 f"{self.repo} cannot be fetched: {first_line(error)}",
                 "check that the network is there; what has come stays, and the next try goes on",
@@ -243,8 +243,10 @@ def remove_from_hub(repo: str) -> int:
     for held in cache.repos:
         if held.repo_id == repo and held.repo_type == "model":
             strategy = cache.delete_revisions(*(r.commit_hash for r in held.revisions))
+            paths = [path for path in held.repo_path.rglob("*") if not path.is_symlink()]
+            freed = sum(path.stat().st_size for path in paths if path.is_file())
             strategy.execute()
-            return strategy.expected_freed_size
+            return freed
     return 0
 
 

@@ -108,7 +108,7 @@ def opened_by_prompt(tokenizer: "Tokenizer", ids: Sequence[int]) -> str | None:
 
     `ids`: the prompt's, or the end of it.
     """
-    text = spelled(tokenizer, ids[-TAIL:])
+    text = tokenizer.spell(ids[-TAIL:])
     pattern = "|".join(map(re.escape, [*TAGS, *CLOSING]))
     found = list(re.finditer(pattern, text))
     if not found or found[-1][0] in CLOSING or text[found[-1].end() :].strip():
@@ -116,12 +116,7 @@ def opened_by_prompt(tokenizer: "Tokenizer", ids: Sequence[int]) -> str | None:
     return found[-1][0]
 
 
-def spelled(tokenizer: "Tokenizer", ids: Sequence[int]) -> str:
-    """The text of ids, control tokens spelled out."""
-    return str(tokenizer.hf.decode(list(ids), skip_special_tokens=False))
-
-
 def tag_tokens(tokenizer: "Tokenizer") -> dict[int, str]:
     """Tokens that spell a whole thinking tag; a text stream leaves them out if they are control."""
-    known = tokenizer.hf.get_added_vocab()
-    return {known[tag]: tag for tag in (*TAGS, *CLOSING) if tag in known}
+    known = ((tokenizer.added_id(tag), tag) for tag in (*TAGS, *CLOSING))
+    return {number: tag for number, tag in known if number is not None}

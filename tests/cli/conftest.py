@@ -42,6 +42,10 @@ def quiet_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, "1" if name != "TRANSFORMERS_VERBOSITY" else "error")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    told = tmp_path / "cache" / "infllm" / "models" / "told.json"
+    told.parent.mkdir(parents=True)
+    told.write_text('{"pocket": true}')  # what a new user is told, once
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     with warnings.catch_warnings():

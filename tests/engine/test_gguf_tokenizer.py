@@ -21,7 +21,9 @@ from .tiny_gguf import (
     write_gguf,
 )
 
-TEXT = "The other  theory 1234 on 12.5 in don't\n\n\n  é日本 \U0001f44d\u200d <|im_end|> </s><s>\tend "
+TEXT = (
+    "The other  theory 1234 on 12.5 in don't\n\n\n  é日本 \U0001f44d\u200d <|im_end|> </s><s>\tend "
+)
 
 
 @pytest.fixture(autouse=True)

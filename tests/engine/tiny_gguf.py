@@ -80,9 +80,7 @@ def tiny_model(architecture: str, vocab: int, seed: int = 0, **settings: Any) ->
     """A tiny model of transformers' that the architecture stores."""
     torch.manual_seed(seed)
     model_type, own = MODELS[architecture]
-    config = AutoConfig.for_model(
-        model_type, **{**COMMON, "vocab_size": vocab, **own, **settings}
-    )
+    config = AutoConfig.for_model(model_type, **{**COMMON, "vocab_size": vocab, **own, **settings})
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():  # norms and biases start at one and zero, where much goes unseen
         for parameter in model.parameters():
