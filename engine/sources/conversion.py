@@ -1,6 +1,7 @@
 """From a GGUF file to a model folder that transformers loads, kept in the user's cache."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from infllm.engine.errors import ModelFileError
@@ -16,9 +17,16 @@ from infllm.engine.sources.cache import (
 )
 from infllm.engine.sources.gguf_file import GgufFile
 from infllm.engine.sources.gguf_tokenizer import generation_config, tokenizer_config, tokenizer_json
-from infllm.engine.sources.weights import Overflow, plan_weights, planned_bytes, write_weights
+from infllm.engine.sources.weights import (
+    Overflow,
+    Weight,
+    plan_weights,
+    planned_bytes,
+    write_weights,
+)
 
 Told = Callable[[str], None]
+Progress = Callable[[int, int], None]  # bytes done, and all
 
 
 def tokenizer_folder(file: GgufFile) -> Path:
@@ -57,7 +65,7 @@ def tokenizer_folder(file: GgufFile) -> Path:
 def model_folder(
     file: GgufFile,
     told: Told = lambda sentence: None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> Path:
     """A folder with the whole model, dequantised if that was not done before.
 
@@ -77,22 +85,24 @@ def model_folder(
                 f"unpacking {file.path.name} once, {_size(file.nbytes)} of {file.quantisation}, "
                 f"to {_size(total)} in {folder} (infllm models prune empties it)"
             )
-            done = 0
-
-            def add(nbytes: int, total: int = total) -> None:
-                nonlocal done
-                done += nbytes
-                progress(done, total)
-
-            write_whole(
-                folder / WEIGHTS, lambda beside, plan=plan: write_weights(plan, beside, add)
-            )
+            write_whole(folder / WEIGHTS, partial(_write, plan, total, progress))
             return folder
         except Overflow:
             continue
         except OSError as error:
             raise _unwritten(folder, error) from error
     raise ModelFileError(f"{file.path} cannot be dequantised", "choose another quantisation")
+
+
+def _write(plan: list[Weight], total: int, progress: Progress, beside: Path) -> None:
+    done = 0
+
+    def add(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        progress(done, total)
+
+    write_weights(plan, beside, add)
 
 
 def _size(nbytes: int) -> str:

@@ -211,11 +211,12 @@ class _Header:
             shape = tuple(reversed([self._number("Q") for _ in range(rank)]))
             table.append((name, shape, self._number("I"), self._number("Q")))
         data = -(-self.at // self.alignment) * self.alignment
-        return {name: self._tensor(name, *rest, data) for name, *rest in table}
+        return {
+            name: self._tensor(name, shape, kind, data + offset)
+            for name, shape, kind, offset in table
+        }
 
-    def _tensor(
-        self, name: str, shape: tuple[int, ...], kind: int, offset: int, data: int
-    ) -> Tensor:
+    def _tensor(self, name: str, shape: tuple[int, ...], kind: int, start: int) -> Tensor:
         try:
             known = GGMLQuantizationType(kind)
             block, nbytes = GGML_QUANT_SIZES[known]
@@ -230,7 +231,7 @@ class _Header:
                 f"{known.name} has blocks of {block}",
                 "download it again",
             )
-        start, size = data + offset, prod(shape) // block * nbytes
+        size = prod(shape) // block * nbytes
         if start + size > self.size:
             raise _cut_short(self.path)
         return Tensor(name, shape, known, self.path, start, size)

@@ -64,7 +64,9 @@ def _fetched(repo: str, file: str, fetch: bool) -> Path | None:
         )
     try:
         return Path(hf_hub_download(repo, file))
-    except (*network_errors(), ValueError) as error:
+    except Exception as error:
+        if not isinstance(error, (ValueError, *network_errors())):
+            raise
         raise ModelNotFound(
             f"hf:{repo}:{file} cannot be had: {first_line(error)}",
             "check the name, and that the network is there",
@@ -90,13 +92,11 @@ def first_line(error: Exception) -> str:
 
 def models() -> Iterator[Held]:
     """The repositories in the hub's cache that hold a language model."""
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
+    from huggingface_hub import constants, scan_cache_dir
 
-    try:
-        cache = scan_cache_dir()
-    except CacheNotFound:
+    if not Path(constants.HF_HUB_CACHE).is_dir():
         return
+    cache = scan_cache_dir(constants.HF_HUB_CACHE)
     for repo in sorted(cache.repos, key=lambda repo: repo.repo_id):
         if repo.repo_type != "model" or not repo.revisions:
             continue

@@ -76,7 +76,7 @@ def plan_weights(file: GgufFile, wide: bool = False) -> list[Weight]:
 
 def _names(file: GgufFile, architecture: Architecture) -> dict[str, str]:
     """transformers' name of every tensor that a file of the architecture may hold."""
-    names = {}
+    names: dict[str, str] = {}
     for kind in ("weight", "bias"):
         names |= {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in OUTER.items()}
         for layer in range(file.get("block_count")):

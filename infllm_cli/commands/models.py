@@ -193,7 +193,7 @@ def prune_models(as_json: opt.Json = False) -> None:
     from infllm.engine.sources.cache import copies, remove
 
     out = Output("models prune", as_json)
-    removed = []
+    removed: list[dict[str, Any]] = []
     for copy in copies():
         try:
             removed.append({"folder": str(copy.folder), "bytes": remove(copy.folder)})

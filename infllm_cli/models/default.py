@@ -105,7 +105,8 @@ _OF_A_MODEL = ("path", "tokenizer_path", "revision")
 def _edited(old: str, wanted: tuple[str, str]) -> str:
     """The text with the lines that name a model replaced."""
     lines = [line for line in old.splitlines() if not re.match(r"preset\s*:", line)]
-    kept, inside, head = [], False, None
+    kept: list[str] = []
+    inside, head = False, None
     for line in lines:
         if re.match(r"\S", line) and not line.startswith("#"):
             inside = re.match(r"model\s*:\s*(#.*)?$", line) is not None

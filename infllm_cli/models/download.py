@@ -2,8 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,8 @@ def _wanted(target: Target) -> tuple[str, list[RemoteFile]]:
     """Revision and files; raises ModelMissing, UsageError."""
     from huggingface_hub import HfApi
 
-    with _Told(target.repo):
-        info = HfApi().repo_info(target.repo, revision=target.revision, files_metadata=True)
+    with _hub_errors(target.repo):
+        info: Any = HfApi().repo_info(target.repo, revision=target.revision, files_metadata=True)
     there = [
         RemoteFile(
             sibling.rfilename,
@@ -167,7 +167,7 @@ def _fetched(repo: str, file: RemoteFile, revision: str) -> Path:
     """The hub's library goes on where a broken download ended."""
     from huggingface_hub import hf_hub_download
 
-    with _Told(repo):
+    with _hub_errors(repo):
         return Path(hf_hub_download(repo, file.name, revision=revision))
 
 
@@ -200,46 +200,40 @@ def _need_room(where: Path, nbytes: int) -> None:
         )
 
 
-class _Told(nullcontext[None]):
+@contextmanager
+def _hub_errors(repo: str) -> Iterator[None]:
     """Turns what goes wrong with the hub into a ModelMissing that says so."""
+    from huggingface_hub import errors
 
-    def __init__(self, repo: str) -> None:
-        super().__init__()
-        self.repo = repo
+    from infllm.engine.sources.hub import first_line, network_errors
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if not isinstance(error, Exception):
-            return
-        from huggingface_hub import errors
-
-        from infllm.engine.sources.hub import first_line, network_errors
-
+    try:
+        yield
+    except Exception as error:
         if isinstance(error, errors.GatedRepoError):
             raise ModelMissing(
-                f"{self.repo} asks that its licence be accepted first",
-                f"accept it on its page, then log in with: hf auth login (model {self.repo})",
+                f"{repo} asks that its licence be accepted first",
+                "accept it on its page of the hub, then log in with: hf auth login",
             ) from error
         if isinstance(error, (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)):
             raise ModelMissing(
-                f"the hub has no model {self.repo}",
-                "check the name; for private ones: hf auth login",
+                f"the hub has no model {repo}", "check the name; for private ones: hf auth login"
             ) from error
         if isinstance(error, network_errors()):
             raise ModelMissing(
-                f"{self.repo} cannot be fetched: {first_line(error)}",
+                f"{repo} cannot be fetched: {first_line(error)}",
                 "check that the network is there; what has come stays, and the next try goes on",
             ) from error
+        raise
 
 
 def remove_from_hub(repo: str) -> int:
     """Remove a repository from the hub's cache; gives the bytes freed. 0 where it is not there."""
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
+    from huggingface_hub import constants, scan_cache_dir
 
-    try:
-        cache = scan_cache_dir()
-    except CacheNotFound:
+    if not Path(constants.HF_HUB_CACHE).is_dir():
         return 0
+    cache = scan_cache_dir(constants.HF_HUB_CACHE)
     for held in cache.repos:
         if held.repo_id == repo and held.repo_type == "model":
             strategy = cache.delete_revisions(*(r.commit_hash for r in held.revisions))
