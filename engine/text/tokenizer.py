@@ -40,8 +40,10 @@ class TextTokenizer:
         spec = json.loads(core.to_str())
         plain = plain_spec(spec)
         self._plain = tokenizers.Tokenizer.from_str(json.dumps(plain))
-        self._inner = tokenizers.Tokenizer.from_str(json.dumps(_without_prefix(plain)))
         self._prefix = _prefix(plain)
+        self._inner = self._plain  # large vocabularies take seconds to build
+        if self._prefix != "never":
+            self._inner = tokenizers.Tokenizer.from_str(json.dumps(_without_prefix(plain)))
         self._fast = None if plain["added_tokens"] else ByteBpe.of(plain, self._plain)
         self._cuts = _cuts_at_words(plain)
         self._added: dict[str, dict[str, Any]] = {t["content"]: t for t in spec["added_tokens"]}
