@@ -63,7 +63,7 @@ def mixed_text(files: list[Path], size: int, seed: int = 1) -> str:
         text = path.read_text(encoding="utf-8", errors="replace")
         start = dice.randrange(max(1, len(text) // 2))
         pieces.append(text[start : start + size // (2 * (len(files) + len(code)))])
-    while sum(len(piece.encode()) for piece in pieces[-200:]) and sum(map(len, pieces)) < size:
+    while sum(map(len, pieces)) < size:
         low, high = dice.choice(SCRIPTS)
         words = [
             "".join(chr(dice.randint(low, high)) for _ in range(dice.randint(1, 9)))

@@ -1,11 +1,13 @@
 """From a GGUF file to a model folder that transformers loads, kept in the user's cache."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from infllm.engine.errors import ModelFileError
-from infllm.engine.sources.architectures import architecture_of, model_config
+from infllm.engine.errors import ModelFileError, UnsupportedModel
+from infllm.engine.sources.architectures import model_config
 from infllm.engine.sources.cache import (
     ABOUT,
     WEIGHTS,
@@ -25,6 +27,7 @@ from infllm.engine.sources.weights import (
     write_weights,
 )
 
+TOKENIZER = "tokenizer.json"
 Told = Callable[[str], None]
 Progress = Callable[[int, int], None]  # bytes done, and all
 
@@ -34,32 +37,43 @@ def tokenizer_folder(file: GgufFile) -> Path:
 
     Raises UnsupportedModel, ModelFileError.
     """
-    architecture_of(file)
+    folder = _described(file)
+    if not (folder / TOKENIZER).is_file():
+        _write_all(
+            folder,
+            {
+                "generation_config.json": generation_config(file),
+                "tokenizer_config.json": tokenizer_config(file),
+                TOKENIZER: tokenizer_json(file),  # last: with it the tokenizer counts
+            },
+        )
+    return folder
+
+
+def _described(file: GgufFile) -> Path:
+    """The copy's folder, with config.json at least."""
+    config = model_config(file)
     folder, digest = folder_of(file.parts)
-    if (folder / ABOUT).is_file():
-        return folder
-    written = {
-        "config.json": model_config(file),
-        "generation_config.json": generation_config(file),
-        "tokenizer.json": tokenizer_json(file),
-        "tokenizer_config.json": tokenizer_config(file),
-    }
-    about = {
-        "path": str(file.path.resolve()),
-        "sha256": digest,
-        "architecture": file.architecture,
-        "quantisation": file.quantisation,
-        "name": file.metadata.get("general.name"),
-        "license": file.metadata.get("general.license"),
-    }
+    if not (folder / ABOUT).is_file():
+        about = {
+            "path": str(file.path.resolve()),
+            "sha256": digest,
+            "architecture": file.architecture,
+            "quantisation": file.quantisation,
+            "name": file.metadata.get("general.name"),
+            "license": file.metadata.get("general.license"),
+        }
+        _write_all(folder, {"config.json": config, ABOUT: about})
+    return folder
+
+
+def _write_all(folder: Path, contents: dict[str, dict[str, Any]]) -> None:
     try:
         make_folder(folder)
-        for name, content in written.items():
+        for name, content in contents.items():
             write_json(folder / name, content)
-        write_json(folder / ABOUT, about)  # last: with it the folder counts
     except OSError as error:
         raise _unwritten(folder, error) from error
-    return folder
 
 
 def model_folder(
@@ -73,7 +87,9 @@ def model_folder(
     Raises UnsupportedModel, ModelFileError.
     """
     plan = plan_weights(file)
-    folder = tokenizer_folder(file)
+    folder = _described(file)
+    with suppress(UnsupportedModel, ModelFileError):  # told when it is asked for: another may be
+        tokenizer_folder(file)
     if (folder / WEIGHTS).is_file():
         return folder
     for wide in (False, True):

@@ -1,9 +1,14 @@
 """What a reasoning model thinks is no part of its answer, however it is cut into tokens."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infllm.cli.options import Sampling
+from infllm.cli.tasks.answer import generate_answer
 from infllm.cli.tasks.thinking import CLOSING, TAGS, Thinking, opened_by_prompt
 
 
@@ -85,3 +90,64 @@ class Spelling:
 )
 def test_what_a_prompt_opened(prompt, tag):
     assert opened_by_prompt(Spelling, list(map(ord, prompt))) == tag
+
+
+class Session:
+    """Says the tokens it was given."""
+
+    def __init__(self, ids):
+        self.ids = ids
+
+    def generate(self, **sampling):
+        return (SimpleNamespace(id=i, units=[]) for i in self.ids)
+
+
+@pytest.fixture(scope="module", params=[3, 4])
+def thinker(request, tmp_path_factory):
+    """Engine of a tiny model whose template opens the thinking; its tags are control tokens or
+    words of their own."""
+    from infllm.engine import load
+    from tests.engine.tiny_gguf import CHATML, byte_level_vocabulary, tiny_model, write_gguf
+
+    folder = tmp_path_factory.mktemp("thinker")
+    vocabulary = byte_level_vocabulary()
+    for number, token in enumerate(vocabulary.tokens):
+        if "think>" in token:
+            vocabulary.types[number] = request.param
+    path = write_gguf(
+        folder / "m.gguf", tiny_model("qwen2", len(vocabulary.tokens)), "qwen2",
+        vocabulary=vocabulary,
+        template=CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif"),
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INFLLM_CACHE_DIR", str(folder / "cache"))
+        with load(str(path), device="cpu", overrides={"model.dtype": "float32"}) as engine:
+            yield engine
+
+
+def answer_of(engine, text, **how):
+    from infllm.cli.reading import with_prompt_stops
+
+    sampling = replace(with_prompt_stops(engine, Sampling()), **how)
+    ids = engine.tokenizer.encode_parts([(text, True)], inner=True)
+    streamed = []
+    answer = generate_answer(Session(ids), engine.tokenizer, sampling, streamed.append)
+    assert "".join(streamed) == answer.text
+    return answer
+
+
+def test_a_template_that_opens_the_thinking(thinker):
+    answer = answer_of(thinker, "the one or the other?\n</think>\n\nThe other.")
+    assert answer.text == "The other."
+    assert answer.tokens_thinking > 5
+    shown = answer_of(thinker, "one?\n</think>\n\nThe other.", show_thinking=True)
+    assert shown.text == "one?\n</think>\n\nThe other."
+    assert shown.tokens_thinking == 0
+    assert answer_of(thinker, "it thinks on and on").text == ""
+
+
+def test_a_model_that_opens_its_thinking_itself(thinker):
+    how = {"thinking_tag": None}
+    answer = answer_of(thinker, "<think>\nthe one?\n</think>\n\nThe <b>other</b>.", **how)
+    assert answer.text == "The <b>other</b>."
+    assert answer_of(thinker, "The other.", **how).tokens_thinking == 0

@@ -5,6 +5,7 @@ import json
 import pytest
 import tokenizers
 
+from infllm.engine import load
 from infllm.engine.config import load_config
 from infllm.engine.errors import ModelFileError, UnsupportedModel
 from infllm.engine.sources import local_tokenizer, open_tokenizer, read_gguf
@@ -158,6 +159,19 @@ def test_a_vocabulary_that_cannot_be_read_is_named(tmp_path, change, error, told
     file = read_gguf(written(tmp_path, byte_level_vocabulary()))
     with pytest.raises(error, match=told):
         tokenizer_json(replace(file, metadata={**file.metadata, **change}))
+
+
+def test_a_tokenizer_beside_a_file_whose_own_is_unknown(tmp_path):
+    other = local_tokenizer(str(written(tmp_path, byte_level_vocabulary())))
+    path = tmp_path / "odd.gguf"
+    vocabulary = byte_level_vocabulary()
+    model = tiny_model("qwen2", len(vocabulary.tokens), seed=1)
+    write_gguf(path, model, "qwen2", vocabulary=vocabulary, pre="martian")
+    overrides = {"model.dtype": "float32"}
+    with pytest.raises(UnsupportedModel, match="martian"):
+        load(str(path), device="cpu", overrides=overrides)
+    with load(str(path), device="cpu", overrides={**overrides, "tokenizer_path": other}) as engine:
+        assert engine.tokenizer.encode("the")
 
 
 def test_doubled_and_empty_tokens_keep_their_ids(tmp_path):
