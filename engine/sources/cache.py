@@ -112,8 +112,11 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def make_folder(path: Path) -> None:
-    """A folder for this user alone."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """A folder for this user alone, and so those above it that are not there yet: memories of
+    documents, which are private, lie beside the models."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -214,10 +214,12 @@ def plain_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-# Some vocabularies hold the tags of HTML, which are as ordinary in a text as its words.
+# Some vocabularies hold the tags of HTML, which are as ordinary in a text as its words; but </s>,
+# which ends a line through text in HTML, ends every text elsewhere.
 _HTML_TAG = re.compile(
-    r"</?(?:table|caption|colgroup|col|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|i|u|"
-    r"s|sub|sup|code|pre|p|br|a|ul|ol|li|dl|dt|dd|body|head|header|footer|div|span|img|html|iframe)>"
+    r"<s>|</?(?:table|caption|colgroup|col|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|"
+    r"i|u|sub|sup|code|pre|p|br|a|ul|ol|li|dl|dt|dd|body|head|header|footer|div|span|img|html|"
+    r"iframe)>"
 )
 
 

@@ -1,6 +1,8 @@
 """The line that tells a new user that the built-in model is a small one."""
 
 import contextlib
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infllm.cli.output import Output
@@ -18,9 +20,12 @@ def tell_of_real_models(config: "Config", out: Output) -> None:
 
     if out.quiet or out.as_json or config.model.path != str(presets.builtin("pocket")):
         return
-    from infllm.engine.sources.cache import make_folder, models_folder, read_object, write_json
+    from infllm.engine.sources.cache import make_folder, read_object, write_json
 
-    told = read_object(models_folder() / TOLD)
+    # Beside the lines typed in a chat: not in the cache, which may be shut off.
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    folder = Path(base).expanduser() / "infllm"
+    told = read_object(folder / TOLD)
     if told.get("pocket"):
         return
     out.note(
@@ -28,5 +33,5 @@ def tell_of_real_models(config: "Config", out: Output) -> None:
         f"infllm models get {SUGGESTED} && infllm models use {SUGGESTED}"
     )
     with contextlib.suppress(OSError):  # it is then told again
-        make_folder(models_folder())
-        write_json(models_folder() / TOLD, {**told, "pocket": True})
+        make_folder(folder)
+        write_json(folder / TOLD, {**told, "pocket": True})

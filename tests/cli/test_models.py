@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -273,16 +275,17 @@ def test_get_refuses_what_is_not_on_the_hub(infllm, name):
     assert infllm("models", "get", name).code == 2
 
 
-def test_prune_empties_the_cache_of_unpacked_files(infllm, model_file, tmp_path):
+def test_prune_empties_the_cache_of_unpacked_files(infllm, model_file):
     from infllm.engine.sources import local_folder
 
     folder = local_folder(str(model_file))
+    assert Path(folder).parent.stat().st_mode & 0o777 == 0o700
     _, fields = rows(infllm)
     (copy,) = fields["unpacked"]["models"]
     assert (copy["folder"], copy["whole"]) == (folder, True)
     result = infllm("models", "prune", "--json")
     assert json.loads(result.out)["removed"] == [{"folder": folder, "bytes": copy["bytes"]}]
-    assert not (tmp_path / "cache/infllm/models" / folder).exists()
+    assert not Path(folder).exists()
     assert model_file.exists()
     assert infllm("models", "prune").code == 0
 
@@ -293,7 +296,7 @@ def test_rm_removes_copies_and_hub_models_and_nothing_else(infllm, home, model_f
     pull(home / ".ollama/models", f"{LIBRARY}/tiny/latest", model_file)
     folder = local_folder("ollama:tiny")
     assert infllm("models", "rm", "ollama:tiny").code == 0
-    assert not (tmp_path / folder).exists()
+    assert not Path(folder).exists()
     assert infllm("models", "rm", "ollama:tiny").code == 1  # nothing of ours is left
     assert [held.name for held in ollama.models()] == ["tiny:latest"]
     blob = tmp_path / "hub/models--org--plain/blobs/b0"
@@ -309,8 +312,8 @@ def test_rm_removes_copies_and_hub_models_and_nothing_else(infllm, home, model_f
     assert not blob.exists()
 
 
-def test_a_new_user_is_told_of_real_models_once(infllm, fakes, book, tmp_path):
-    told = tmp_path / "cache/infllm/models/told.json"
+def test_a_new_user_is_told_of_real_models_once(infllm, fakes, book):
+    told = Path(os.environ["XDG_STATE_HOME"]) / "infllm/told.json"
     told.unlink()
     question = ("ask", book, "What is the pass key?")
     assert "4M-parameter reader" not in infllm(*question, "-q").raw_err

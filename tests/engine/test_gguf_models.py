@@ -2,6 +2,7 @@
 
 import json
 import struct
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -292,6 +293,13 @@ def test_it_is_unpacked_once_and_again_when_the_file_changes(tmp_path):
     write_gguf(path, tiny_model("qwen2", VOCAB, seed=1), "qwen2")
     assert local_folder(str(path), told.append) != first
     assert len(told) == 2
+
+
+def test_what_is_made_in_the_cache_is_for_this_user_alone(tmp_path, cache):
+    path = write_gguf(tmp_path / "m.gguf", tiny_model("qwen2", VOCAB), "qwen2")
+    folder = Path(local_folder(str(path)))
+    for made in (folder, cache / "models", cache):
+        assert made.stat().st_mode & 0o777 == 0o700
 
 
 def test_the_same_bytes_elsewhere_are_the_same_copy(tmp_path):

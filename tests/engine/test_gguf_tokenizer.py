@@ -196,4 +196,5 @@ def test_tags_of_html_are_text_and_others_are_not():
     assert not is_control({**tag, "content": "<table>"})
     assert not is_control({**tag, "content": "</h1>"})
     assert is_control({**tag, "content": "<think>"})
+    assert is_control({**tag, "content": "</s>"})
     assert is_control({**tag, "content": "<s>", "special": True})
