@@ -211,7 +211,7 @@ def _decoded(raw: "np.ndarray[Any, Any]", weight: Weight) -> "np.ndarray[Any, An
         values = raw.view(np.float16).astype(np.float32)
     else:
         try:
-            values = dequantize(raw, kind)
+            values = dequantize(_joined(raw), kind).reshape(len(raw), -1)
         except NotImplementedError:
             raise UnsupportedModel(
                 f"{weight.tensor.path}: the quantisation {kind.name} is not read",
@@ -234,6 +234,14 @@ def _decoded(raw: "np.ndarray[Any, Any]", weight: Weight) -> "np.ndarray[Any, An
             raise Overflow(weight.name)
         return narrow
     return values
+
+
+def _joined(raw: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """Neighbouring rows as one, since the gguf package works on 16 rows at a time: with 256 in a
+    piece it is twice as fast as with thousands. Blocks stay as they are."""
+    rows = len(raw)
+    joined = max(n for n in range(1, max(1, rows // 256) + 1) if rows % n == 0)
+    return raw.reshape(rows // joined, -1)
 
 
 def _bfloat16(values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
