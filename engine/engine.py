@@ -193,8 +193,10 @@ def load(
     """An engine with its own model.
 
     Args:
-        source: a preset's name, a YAML file, a model folder, a hub id, a mapping or a Config;
-            None: what environment, project or user file name, else the built-in model.
+        source: a preset's name, a YAML file, a model folder, a hub id, a GGUF file (also as
+            `ollama:NAME`, `lmstudio:PUBLISHER/REPO`, `hf:ORG/REPO:FILE.gguf`; it is unpacked into
+            the user's cache, once), a mapping or a Config; None: what environment, project or
+            user file name, else the built-in model.
         device: `auto`, `cpu`, `cuda`, `cuda:N`; overrides `model.device`.
         overrides: configuration keys, e.g. `{"model.topk": 32}`.
         check: compare a few logits with the model's own before the first use.

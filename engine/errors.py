@@ -35,8 +35,12 @@ class ModelNotFound(EngineError):
     """The model's files are not here and may not, or cannot, be fetched."""
 
 
+class ModelFileError(ModelNotFound):
+    """A model's file is missing, no model, damaged, or stored in a way that is not read."""
+
+
 class UnsupportedModel(EngineError):
-    """The model's attention has a form the engine cannot serve (MLA, ALiBi, learned positions)."""
+    """The engine cannot serve a model of this kind (MLA, ALiBi, an unknown architecture)."""
 
 
 class UnsupportedCall(EngineError):

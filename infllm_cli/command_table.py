@@ -38,6 +38,9 @@ ENTRIES = {
     "doctor": Entry("doctor", "Check that everything a run needs is here."),
     "memory": Entry("memory", "List, show, check or remove memories of documents that were read."),
     "bench": Entry("bench", "Run the field's benchmarks, report the results, and measure speed."),
+    "models": Entry(
+        "models", "List models, fetch one, choose the default, remove what is not needed."
+    ),
     "presets": Entry("presets", "List model configurations, or show one."),
 }
 

@@ -66,9 +66,10 @@ def load_tokenizer(config: "Config") -> "TextTokenizer":
     Raises:
         ModelMissing: it is not on this machine and could not be fetched.
     """
+    from infllm.engine.sources import local_tokenizer
     from infllm.engine.text import TextTokenizer, read_tokenizer
 
-    path = config.model.tokenizer_path or config.model.path
+    path = local_tokenizer(config.model.tokenizer_path or config.model.path)
     core = read_tokenizer(path)
     if core is not None:
         return TextTokenizer(core)
@@ -77,13 +78,12 @@ def load_tokenizer(config: "Config") -> "TextTokenizer":
 
 def load_chat_tokenizer(config: "Config") -> "Tokenizer":
     """The tokenizer with its chat template, by transformers; raises as `load_tokenizer`."""
-    from transformers import AutoTokenizer
-
+    from infllm.engine.sources import local_tokenizer, open_tokenizer
     from infllm.engine.text import Tokenizer
 
-    path = config.model.tokenizer_path or config.model.path
+    path = local_tokenizer(config.model.tokenizer_path or config.model.path)
     try:
-        return Tokenizer(AutoTokenizer.from_pretrained(path, revision=config.model.revision))
+        return Tokenizer(open_tokenizer(path, config.model.revision))
     except (OSError, ValueError) as error:
         raise ModelMissing(
             f"no tokenizer for {path}: {str(error).splitlines()[0]}",
@@ -119,6 +119,14 @@ def estimate_needs(config: "Config", tokens: int) -> Needs | None:
         work / (speed * EFFICIENCY),
         device,
     )
+
+
+def layer_shapes(spec: dict[str, Any], device: str, itemsize: int) -> list[_Shape]:
+    """The attention layers of a config.json, as `infllm.cli.work` wants them.
+
+    `device`: `cpu` or `cuda`; `itemsize`: bytes of a number there.
+    """
+    return _shapes(spec, _Device(device), _Dtype(itemsize))
 
 
 def _shapes(spec: dict[str, Any], device: _Device, dtype: _Dtype) -> list[_Shape]:

@@ -33,7 +33,11 @@ Preset = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option("--model", metavar="PATH", help="Model folder or hub id, over a fitting preset."),
+    typer.Option(
+        "--model",
+        metavar="PATH",
+        help="GGUF file, folder, hub id, ollama:NAME, lmstudio:NAME or hf:ORG/REPO:FILE.gguf.",
+    ),
 ]
 Policy = Annotated[
     str | None,
@@ -126,6 +130,10 @@ Stop = Annotated[
     list[str] | None,
     typer.Option("--stop", metavar="TEXT", help="End the answer before this text. Repeatable."),
 ]
+ShowThinking = Annotated[
+    bool,
+    typer.Option("--show-thinking", help="Show what a reasoning model thinks before its answer."),
+]
 Plot = Annotated[
     str | None,
     typer.Option("--plot", metavar="FILE.png", help="Also draw a picture (needs matplotlib)."),
@@ -146,7 +154,11 @@ class EngineChoice:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen, and when to stop. Stop texts are not part of the answer."""
+    """How the next token is chosen, and when to stop. Stop texts are not part of the answer.
+
+    Nor is what a reasoning model thinks before it, unless `show_thinking`; `thinking_tag` is the
+    tag that the prompt ends in, where the model's template puts one there.
+    """
 
     max_new_tokens: int = 256
     temperature: float = 0.0
@@ -155,6 +167,8 @@ class Sampling:
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    show_thinking: bool = False
+    thinking_tag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -211,6 +225,7 @@ class SamplingFlags:
     repetition_penalty: RepetitionPenalty = 1.0
     seed: Seed = None
     stop: Stop = None
+    show_thinking: ShowThinking = False
 
     def sampling(self) -> Sampling:
         return Sampling(**{**vars(self), "stop": tuple(self.stop or ())})

@@ -16,6 +16,7 @@ from infllm.cli.output import Output
 from infllm.cli.progress import Progress, Spinner, available_memory_bytes, peak_memory_bytes
 from infllm.cli.streams import stdin_bytes
 from infllm.cli.text import count, one_line, plural, seconds, size
+from infllm.cli.unpacking import unpack_model
 
 if TYPE_CHECKING:
     from infllm.cli.documents import Collection, LeftOut
@@ -96,6 +97,7 @@ def open_engine(config: "Config", choice: EngineChoice, out: Output) -> "Engine"
     downloading = announce_download(config, choice, out)
     quiet_libraries(out, bars=downloading)
     keep_large_blocks()
+    unpack_model(config, out)
     started = time.monotonic()
     with nullcontext() if downloading else Spinner(out, f"loading {name}"):
         from infllm.engine import load
@@ -318,12 +320,19 @@ def tell_memory(engine: "Engine", policy: str, tokens: int, out: Output) -> None
 
 
 def with_prompt_stops(engine: "Engine", sampling: Sampling) -> Sampling:
-    """A model without chat template continues the text: it may write the next question itself."""
-    from infllm.engine.text import chat_template
+    """`sampling` with what the model's prompts ask for.
 
-    if chat_template(engine.tokenizer, engine.config) is not None:
-        return sampling
-    return replace(sampling, stop=(*sampling.stop, "\nQuestion:"))
+    A model without chat template continues the text: it may write the next question itself. The
+    template of a reasoning model may open the thinking.
+    """
+    from infllm.cli.tasks.thinking import opened_by_prompt
+    from infllm.engine.text import build_prompt, chat_template
+
+    assert engine.tokenizer is not None
+    if chat_template(engine.tokenizer, engine.config) is None:
+        return replace(sampling, stop=(*sampling.stop, "\nQuestion:"))
+    prompt = build_prompt(engine.tokenizer, engine.config, "ask", question="?")
+    return replace(sampling, thinking_tag=opened_by_prompt(engine.tokenizer, prompt.tail_ids))
 
 
 def read_prompt(

@@ -15,6 +15,7 @@ def answer_fields(question: str, reply: "Reply") -> dict:
         "question": question,
         "citations": [citation.fields for citation in reply.citations],
         "tokens_generated": reply.answer.tokens,
+        "tokens_thinking": reply.answer.tokens_thinking,
         "tokens_read_back": reply.read_back,
         "seconds_answering": round(reply.answering, 3),
         "finish": reply.answer.finish,

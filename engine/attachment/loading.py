@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from infllm.engine.config import ModelConfig, device_name, dtype_name
 from infllm.engine.errors import ConfigError, EngineError, ModelNotFound, UnsupportedModel
+from infllm.engine.sources import local_folder, local_tokenizer, open_tokenizer
 from infllm.engine.text import Tokenizer
 
 DTYPES = {
@@ -33,17 +34,18 @@ def load_parts(settings: ModelConfig) -> tuple[PreTrainedModel, Tokenizer]:
 
 
 def _load_tokenizer(settings: ModelConfig) -> Any:
-    path = settings.tokenizer_path or settings.path
+    path = local_tokenizer(settings.tokenizer_path or settings.path)
     try:
-        return AutoTokenizer.from_pretrained(path, revision=settings.revision)
+        return open_tokenizer(path, settings.revision)
     except (OSError, ValueError) as error:
         raise _not_found(path, error) from error
 
 
 def _load_model(settings: ModelConfig, device: torch.device, dtype: torch.dtype) -> Any:
+    path = local_folder(settings.path)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            settings.path,
+            path,
             revision=settings.revision,
             dtype=dtype,
             use_safetensors=True,

@@ -1,7 +1,7 @@
 """Settings: what a run is to be, where each value comes from; names of devices and dtypes."""
 
 from infllm.engine.config.device import cpu_has_bfloat16, device_name, dtype_name
-from infllm.engine.config.layers import read_model_config, trained_length
+from infllm.engine.config.layers import HUB_ID, read_model_config, trained_length, user_file
 from infllm.engine.config.settings import (
     KNOWN,
     Config,
@@ -13,6 +13,7 @@ from infllm.engine.config.settings import (
 )
 
 __all__ = [
+    "HUB_ID",
     "KNOWN",
     "Config",
     "ModelConfig",
@@ -25,4 +26,5 @@ __all__ = [
     "load_config",
     "read_model_config",
     "trained_length",
+    "user_file",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ import yaml
 
 from infllm import presets
 from infllm.engine.errors import ConfigError, ModelNotFound
+from infllm.engine.sources import names_gguf
 
 PROJECT_FILE = "infllm.yaml"
 BUILTIN = "builtin:"
@@ -106,7 +107,8 @@ def _beside(model_path: str, folder: Path) -> str:
     local = Path(model_path).expanduser()
     if local.is_absolute():
         return str(local)
-    return str(folder / local) if (folder / local).is_dir() else model_path
+    here = folder / local
+    return str(here) if here.is_dir() or (here.is_file() and names_gguf(str(here))) else model_path
 
 
 def read_environment(environ: Mapping[str, str], known: Iterable[str]) -> tuple[Layer, list[str]]:
@@ -146,6 +148,8 @@ def _scalar(text: str, name: str) -> Any:
 def read_source(source: str | Path | Mapping[str, Any], known: Iterable[str]) -> list[Layer]:
     """The lowest layers of a source: preset name, YAML path, model folder, hub id or mapping.
 
+    A GGUF file, and what `ollama:`, `lmstudio:` and `hf:` name, is a model, too.
+
     Raises ConfigError when it is none of these, ModelNotFound for a folder without a model.
     """
     if isinstance(source, Mapping):
@@ -154,6 +158,8 @@ def read_source(source: str | Path | Mapping[str, Any], known: Iterable[str]) ->
     if name in presets.names():
         return _with_base(read_yaml(presets.path(name), known, f"preset {name}"), known)
     local = Path(name).expanduser()
+    if names_gguf(name):
+        return _of_model(name)
     if local.is_file() or local.suffix in (".yaml", ".yml"):
         return _with_base(read_yaml(local, known, str(local)), known)
     if local.is_dir() or name.startswith(BUILTIN):
@@ -205,8 +211,14 @@ def resolve_model_path(path: str) -> str:
 def read_model_config(path: str) -> dict[str, Any] | None:
     """A model's config.json from a folder or the hub's local cache; None when it is not here.
 
-    Never fetches. Raises ModelNotFound when the file is there and is no JSON object.
+    Never fetches. Of a GGUF file: what its header says. Raises ModelNotFound when the file is there
+    and is no JSON object, or no GGUF file, UnsupportedModel for a GGUF file of an unknown kind.
     """
+    if names_gguf(path):
+        from infllm.engine.sources import find_gguf, model_config  # with numpy
+
+        found = find_gguf(path, fetch=False)
+        return None if found is None else model_config(found)
     local = Path(resolve_model_path(path))
     if local.is_dir():
         file = local / "config.json"

@@ -14,25 +14,16 @@ import tokenizers
 from tiktoken import Encoding
 from tokenizers import models
 
-GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_LLAMA_3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+from infllm.engine.byte_level import GPT2_DIGITS_SPLIT, GPT2_SPLIT, LLAMA3_SPLIT, byte_of_char
+
 # In these no alternative matches a letter followed by a space, and none looks behind: a text may
 # be cut before the space between two words without changing a token.
-SPLITS_AT_WORDS = frozenset({GPT2_SPLIT, _LLAMA_3, _LLAMA_3.replace("{1,3}", "")})
+SPLITS_AT_WORDS = frozenset(
+    {GPT2_SPLIT, GPT2_DIGITS_SPLIT, LLAMA3_SPLIT, LLAMA3_SPLIT.replace("{1,3}", "")}
+)
 
 # tiktoken's regex engine backtracks over a run of whitespace and panics at about a million.
 _LONG_BLANK = re.compile(r"\s{10000}")
-
-
-def byte_of_char() -> dict[str, int]:
-    """The printable character that stands for each byte in a byte-level vocabulary."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    table = {chr(byte): byte for byte in printable}
-    return table | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
 class ByteBpe:
@@ -208,8 +199,20 @@ def plain_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+# Some vocabularies hold the tags of HTML, which are as ordinary in a text as its words; but </s>,
+# which ends a line through text in HTML, ends every text elsewhere.
+_HTML_TAG = re.compile(
+    r"<s>|</?(?:table|caption|colgroup|col|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|"
+    r"i|u|sub|sup|code|pre|p|br|a|ul|ol|li|dl|dt|dd|body|head|header|footer|div|span|img|html|"
+    r"iframe)>"
+)
+
+
 def is_control(added_token: Mapping[str, Any]) -> bool:
-    """Whether an added token steers the model: marked special, or spelled <so> or [so]."""
+    """Whether an added token steers the model: marked special, or spelled <so> or [so].
+
+    A tag of HTML that is not marked does not.
+    """
     content = added_token["content"]
     bracketed = re.fullmatch(r"<.*>|\[.*\]", content, re.DOTALL) is not None
-    return added_token["special"] or bracketed
+    return added_token["special"] or (bracketed and not _HTML_TAG.fullmatch(content))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import tokenizers
 
+from infllm.engine.byte_level import byte_of_char
 from infllm.engine.errors import UnsupportedModel
 from infllm.engine.text.byte_bpe import (
     SPLITS_AT_WORDS,
     ByteBpe,
-    byte_of_char,
     is_control,
     plain_spec,
     split_pattern,
@@ -40,8 +40,10 @@ class TextTokenizer:
         spec = json.loads(core.to_str())
         plain = plain_spec(spec)
         self._plain = tokenizers.Tokenizer.from_str(json.dumps(plain))
-        self._inner = tokenizers.Tokenizer.from_str(json.dumps(_without_prefix(plain)))
         self._prefix = _prefix(plain)
+        self._inner = self._plain  # large vocabularies take seconds to build
+        if self._prefix != "never":
+            self._inner = tokenizers.Tokenizer.from_str(json.dumps(_without_prefix(plain)))
         self._fast = None if plain["added_tokens"] else ByteBpe.of(plain, self._plain)
         self._cuts = _cuts_at_words(plain)
         self._added: dict[str, dict[str, Any]] = {t["content"]: t for t in spec["added_tokens"]}
@@ -56,6 +58,15 @@ class TextTokenizer:
         """Ids of tokens that steer the model, without the unknown token; `encode` gives none."""
         control = {t["id"] for t in self._added.values() if is_control(t)}
         return frozenset(control - {self._unknown_id})
+
+    def added_id(self, content: str) -> int | None:
+        """Id of the added token that is spelled `content`, None where there is none."""
+        token = self._added.get(content)
+        return None if token is None else token["id"]
+
+    def spell(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens spelled out."""
+        return self._core.decode(list(ids), skip_special_tokens=False)
 
     def encode(self, text: str, inner: bool = False) -> list[int]:
         """Ids of `text`. `inner`: it continues a text, so no word-start mark is put before it."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import tokenizers
 
+from infllm.engine.sources import FROM_GGUF
+
 # Classes that take tokenizer.json as it stands; others build their own rules around its vocabulary.
 GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
 # Model types for which transformers never puts a class of its own in place of these.
@@ -40,6 +42,8 @@ def read_tokenizer(folder: str) -> tokenizers.Tokenizer | None:
     path = Path(folder)
     if not folder or any((path / name).exists() for name in OLDER_FILES):
         return None
+    if (path / FROM_GGUF).is_file():
+        return tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
     settings = _read_object(path / "tokenizer_config.json")
     model = _read_object(path / "config.json")
     if settings is None or settings.get("tokenizer_class") not in GENERIC:

@@ -11,6 +11,7 @@ from infllm.cli.replies import answer_fields, tell_citations
 
 if TYPE_CHECKING:
     from infllm.cli.memory import Memory
+    from infllm.cli.tasks.answer import Answer
     from infllm.cli.tasks.questions import Reply
     from infllm.engine.session import UnitMass
 
@@ -107,6 +108,7 @@ def ask(
         report(out, choice, sources, documents, max_tokens)
         return
 
+    from infllm.cli.models.real_hint import tell_of_real_models
     from infllm.cli.reading import all_left_out, peak_memory_bytes, preset_name, with_prompt_stops
     from infllm.cli.remember import remember
     from infllm.cli.tasks.questions import ask_memory
@@ -153,6 +155,8 @@ def ask(
         f"{reading_sentence(memory, reply)}answered in {seconds(reply.answering)}; "
         f"{name}, {kind}, peak memory {size(peak_memory_bytes())}"
     )
+    tell_thinking(reply.answer, out)
+    tell_of_real_models(engine.config, out)
     tell_finish(reply.answer.finish, sampling.max_new_tokens, out)
 
 
@@ -199,6 +203,19 @@ def tell_lookups(memory: "Memory", reply: "Reply", out: Output) -> None:
     out.note_lines("\n".join(draw_strip(reply.looks, steps, pieces, length, width)))
     if reply.read_back:
         out.note(f"read back {reply.read_back} tokens of it, and answered from these")
+
+
+def tell_thinking(answer: "Answer", out: Output) -> None:
+    """Say what of an answer was left out because it was thinking."""
+    from infllm.cli.text import plural
+
+    if not answer.tokens_thinking:
+        return
+    left_out = f"{plural(answer.tokens_thinking, 'token')} of thinking left out (--show-thinking)"
+    if not answer.text and answer.finish == "length":
+        out.warn(f"{left_out}: it took all of --max-new-tokens, and no answer came")
+    else:
+        out.note(left_out)
 
 
 def tell_finish(finish: str, max_new_tokens: int, out: Output) -> None:

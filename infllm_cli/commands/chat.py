@@ -109,8 +109,11 @@ def _next_line(interactive: bool, out: Output) -> str | None:
 
 
 def _answer(question: str, talk: "Conversation", out: Output) -> None:
+    from infllm.cli.commands.ask import tell_thinking
+
     reply = talk.ask(question, out.write)
     out.line()
+    tell_thinking(reply.answer, out)
     if reply.answer.finish == "interrupted":
         out.note("stopped")
     if reply.answer.finish == "length":

@@ -41,7 +41,7 @@ def summarize(
       infllm summarize book.epub
       infllm summarize report.pdf --strategy map-reduce -v
     """
-    from infllm.cli.commands.ask import tell_finish
+    from infllm.cli.commands.ask import tell_finish, tell_thinking
     from infllm.cli.reading import (
         all_left_out,
         check_budget,
@@ -97,6 +97,7 @@ def summarize(
             "rounds": result.rounds,
             **reading.fields,
             "tokens_generated": answer.tokens,
+            "tokens_thinking": answer.tokens_thinking,
             "seconds_answering": round(answer.seconds, 3),
             "finish": answer.finish,
             "preset": name,
@@ -110,4 +111,5 @@ def summarize(
         f"{reading.sentence}{done}, summarized in {seconds(answer.seconds)}; "
         f"{name}, {kind}, peak memory {size(peak_memory_bytes())}"
     )
+    tell_thinking(answer, out)
     tell_finish(answer.finish, sampling.max_new_tokens, out)

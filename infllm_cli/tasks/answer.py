@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from infllm.cli.options import Sampling
+from infllm.cli.tasks.thinking import Thinking, tag_tokens
 from infllm.cli.text import clean
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 class Answer:
     """Text, and what it took. `finish` is "stop", "length" or "interrupted".
 
-    `units`, if they were asked for: of each token, the memory units that chose it; `pieces` are
-    the tokens' texts.
+    `tokens_thinking` of the tokens were thinking, which is not in the text. `units`, if they were
+    asked for: of each token, the memory units that chose it; `pieces` are the tokens' texts.
     """
 
     text: str
@@ -28,6 +29,7 @@ class Answer:
     finish: str
     units: list[list["UnitMass"]] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
+    tokens_thinking: int = 0
 
 
 class StopTexts:
@@ -93,6 +95,8 @@ def generate_answer(
     Ctrl-C ends the answer, it does not lose it: `finish` is then "interrupted".
     """
     stops, trimmed, stream = StopTexts(sampling.stop), Trimmed(), tokenizer.stream()
+    thinking = Thinking(sampling.show_thinking, sampling.thinking_tag)
+    tags = tag_tokens(tokenizer)
     pieces: list[str] = []
     attended: list[list[UnitMass]] = []
     spelled: list[str] = []
@@ -120,14 +124,20 @@ def generate_answer(
             if units:
                 attended.append(token.units)
                 spelled.append(tokenizer.decode([token.id]))
-            emit(stops.push(clean(stream.push(token.id))))
+            tag = tags.get(token.id)
+            if tag is None:
+                said = thinking.push(clean(stream.push(token.id)))
+            else:
+                said = thinking.push(clean(stream.flush())) + thinking.push(tag, is_tag=True)
+            emit(stops.push(said))
             if stops.stopped:
                 break
-        emit(stops.push(clean(stream.flush())))
+        emit(stops.push(thinking.push(clean(stream.flush())) + thinking.flush()))
         emit(stops.flush())
         if tokens == sampling.max_new_tokens and not stops.stopped:
             finish = "length"
     except KeyboardInterrupt:
         finish = "interrupted"
     took = time.monotonic() - started
-    return Answer("".join(pieces), tokens, took, finish, attended, spelled)
+    text = "".join(pieces)
+    return Answer(text, tokens, took, finish, attended, spelled, thinking.tokens)

@@ -28,6 +28,12 @@ class FakeTokenizer:
             ids.append(self.ids[word])
         return ids
 
+    def added_id(self, content: str) -> int | None:
+        return None
+
+    def spell(self, ids: Sequence[int]) -> str:
+        return self.decode(ids)
+
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self.words[i] for i in ids if i > 1)
 

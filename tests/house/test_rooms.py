@@ -13,7 +13,8 @@ ENGINE = "infllm.engine"
 
 # From the ground up: a room imports from rooms below it, and from no other on its own floor.
 FLOORS = (
-    ("lazy", "errors"),
+    ("lazy", "errors", "byte_level"),
+    ("sources",),
     ("config",),
     ("text",),
     ("attachment",),
