@@ -26,13 +26,7 @@ from infllm.cli.output import Output
 from infllm.cli.packing import array_bytes, pack_documents, unpack_documents
 from infllm.cli.passages import Passages, characters_of_kept
 from infllm.cli.progress import Progress, peak_memory_bytes
-from infllm.cli.reading import (
-    Reading,
-    check_budget,
-    feed,
-    kept_ranges,
-    tell_memory,
-)
+from infllm.cli.reading import Reading, check_budget, feed, kept_ranges, tell_memory
 from infllm.cli.text import count
 
 if TYPE_CHECKING:

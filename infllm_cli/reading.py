@@ -1,29 +1,18 @@
-"""The one way of every command from sources and flags to a session that has read them."""
+"""Tokens into a session: within budgets and limits, with progress, as prompts."""
 
-import os
-import shlex
-import time
-import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from infllm.cli.errors import BudgetExceeded, Interrupted, ModelMissing, UsageError
-from infllm.cli.heap import keep_large_blocks
-from infllm.cli.options import DocumentFlags, EngineChoice, Sampling
+from infllm.cli.errors import BudgetExceeded, Interrupted
+from infllm.cli.options import Sampling
 from infllm.cli.output import Output
-from infllm.cli.progress import Progress, Spinner, available_memory_bytes, peak_memory_bytes
-from infllm.cli.streams import stdin_bytes
-from infllm.cli.text import count, one_line, plural, seconds, size
-from infllm.cli.unpacking import unpack_model
+from infllm.cli.progress import Progress, available_memory_bytes, peak_memory_bytes
+from infllm.cli.text import count, seconds, size
 
 if TYPE_CHECKING:
-    from infllm.cli.documents import Collection, LeftOut
     from infllm.engine import Engine, Session
     from infllm.engine.config import Config
-
-WARNINGS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -71,173 +60,6 @@ class Reading:
             "seconds": round(self.seconds, 3),
             "tokens_per_second": round(self.tokens_per_second, 1),
         }
-
-
-def open_config(choice: EngineChoice) -> "Config":
-    """The resolved configuration; nothing of the model is loaded.
-
-    Raises:
-        infllm.engine.errors.ConfigError: an unknown key, a wrong value, an unknown preset.
-    """
-    if choice.offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"
-    from infllm.engine.config import load_config
-
-    return load_config(choice.source, choice.overrides)
-
-
-def open_engine(config: "Config", choice: EngineChoice, out: Output) -> "Engine":
-    """The engine with its model; says so when something will be downloaded.
-
-    Raises:
-        ModelMissing: the model is not on this machine and may not be downloaded.
-        infllm.engine.errors.EngineError: whatever else keeps it from loading.
-    """
-    name = preset_name(config, choice)
-    downloading = announce_download(config, choice, out)
-    quiet_libraries(out, bars=downloading)
-    keep_large_blocks()
-    unpack_model(config, out)
-    started = time.monotonic()
-    with nullcontext() if downloading else Spinner(out, f"loading {name}"):
-        from infllm.engine import load
-
-        engine = load(config)
-    for note in config.notes:
-        out.detail(f"note: {note}")
-    out.detail(f"loaded {name} on {engine.device} in {seconds(time.monotonic() - started)}")
-    return engine
-
-
-def open_all(
-    choice: EngineChoice, sources: Sequence[str], documents: DocumentFlags, out: Output
-) -> tuple["Collection", "Engine"]:
-    """Documents and engine. What fails fast comes first: settings, then documents, then model."""
-    config = open_config(choice)
-    collection = read_documents(sources, documents, out)
-    return collection, open_engine(config, choice, out)
-
-
-def preset_name(config: "Config", choice: EngineChoice) -> str:
-    """What to call the configuration: as it was named, or as the environment or a file names it."""
-    if choice.source is not None:
-        return choice.source
-    origin = config.origins.get("model.path", "")
-    return origin.removeprefix("preset ") if origin.startswith("preset ") else config.model.path
-
-
-def quiet_libraries(out: Output, bars: bool = False) -> None:
-    """Before their import: our own lines tell what happens, theirs would garble them.
-
-    `bars`: keep the bars of a download, if there is a terminal for them.
-    """
-    if not (bars and out.live):
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    if not out.verbose:
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        warnings.simplefilter("ignore")
-
-
-def announce_download(
-    config: "Config", choice: EngineChoice, out: Output, what: str = "model"
-) -> bool:
-    """Whether loading will download the model, or `what` of it; says so.
-
-    Raises:
-        ModelMissing: it would, and `--offline` was given.
-    """
-    from infllm.engine.config import read_model_config
-
-    path = config.model.path
-    if not path or os.path.isdir(path) or read_model_config(path) is not None:
-        return False
-    if choice.offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        raise ModelMissing(
-            f"the model {path} is not on this machine, and the network may not be used",
-            "run once without --offline to download it, or give --model a local folder",
-        )
-    out.warn(f"{path} is not on this machine: downloading its {what} from the Hugging Face hub")
-    return True
-
-
-def read_documents(sources: Sequence[str], documents: DocumentFlags, out: Output) -> "Collection":
-    """The text of all sources; warnings, skipped files, and what of the sources is not in the text
-    are told on stderr."""
-    collection = gather(sources, documents, out)
-    tell_left_out(collection, out, f"infllm inspect {_named(sources)} shows them")
-    return collection
-
-
-def gather(sources: Sequence[str], documents: DocumentFlags, out: Output) -> "Collection":
-    """As `read_documents`, for commands that tell in full what is not in the text."""
-    from infllm.cli.documents import is_memory, read_sources
-
-    for source in sources:
-        if is_memory(source):
-            raise UsageError(
-                f"{source} is a memory of documents, which are read already",
-                f'ask it: infllm ask {source} "QUESTION", or see: infllm memory show {source}',
-            )
-    stdin = stdin_bytes("a document") if "-" in sources else None
-    with Spinner(out, f"reading {plural(len(sources), 'source')}") as spinner:
-
-        def told(source: str, done: int, pages: int) -> None:
-            spinner.update(f"reading {source}: page {done} of {pages}")
-
-        collection = read_sources(sources, **vars(documents), stdin=stdin, on_progress=told)
-    notices = [
-        f"{document.source}: {warning}"
-        for document in collection.documents
-        for warning in document.warnings
-    ]
-    shown = notices if out.verbose else notices[:WARNINGS_SHOWN]
-    for notice in shown:
-        out.warn(notice)
-    if len(notices) > len(shown):
-        out.warn(f"{plural(len(notices) - len(shown), 'more warning')} (-v shows all)")
-    if collection.skipped and not out.verbose:
-        out.note(f"{plural(len(collection.skipped), 'file')} skipped (-v says why)")
-    for skipped in collection.skipped:
-        out.detail(f"skipped {one_line(skipped.source)}: {skipped.reason}")
-    return collection
-
-
-def _named(sources: Sequence[str]) -> str:
-    return shlex.quote(sources[0]) if len(sources) == 1 else "SOURCE..."
-
-
-def all_left_out(collection: "Collection") -> list[dict[str, Any]]:
-    """How many of each kind of thing the sources hold and their text does not, for JSON."""
-    total: dict[str, int] = {}
-    for document in collection.documents:
-        for one in document.left_out:
-            total[one.what] = total.get(one.what, 0) + one.count
-    return [{"what": what, "count": number} for what, number in total.items()]
-
-
-def tell_left_out(collection: "Collection", out: Output, hint: str = "") -> None:
-    """One line of what was not read; with -v also by source, with samples."""
-    total = all_left_out(collection)
-    if not total:
-        return
-    listed = ", ".join(plural(one["count"], one["what"]) for one in total)
-    out.note(f"left out: {listed}" + (f" ({hint})" if hint else ""))
-    for document in collection.documents:
-        for one in document.left_out:
-            out.detail(f"left out of {document.source}: {left_out_sentence(one)}")
-
-
-def left_out_sentence(one: "LeftOut") -> str:
-    """`12 running lines: "Confidential", "Page"`."""
-    samples = ", ".join(f'"{one_line(sample)}"' for sample in one.samples)
-    return plural(one.count, one.what) + (f": {samples}" if samples else "")
-
-
-def need_sources(sources: Sequence[str] | None, example: str) -> list[str]:
-    """Raises UsageError when no source was named."""
-    if not sources:
-        raise UsageError("no source given", f"for example: {example}")
-    return list(sources)
 
 
 def check_budget(tokens: int, budget: int | None) -> None:

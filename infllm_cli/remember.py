@@ -16,18 +16,12 @@ from infllm.cli.memory import (
     plan_reading,
     read_memory,
 )
+from infllm.cli.opening import open_all, open_config, open_engine, preset_name
 from infllm.cli.options import DocumentFlags, EngineChoice
 from infllm.cli.output import Output
 from infllm.cli.progress import Spinner
-from infllm.cli.reading import (
-    check_budget,
-    open_all,
-    open_config,
-    open_engine,
-    preset_name,
-    read_documents,
-    tell_left_out,
-)
+from infllm.cli.reading import check_budget
+from infllm.cli.sources import read_documents, tell_left_out
 from infllm.cli.text import count, seconds, size
 from infllm.presets import names as preset_names
 

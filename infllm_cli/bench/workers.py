@@ -40,7 +40,7 @@ class _Worker:
 
     def __init__(self, config: "Config", choice: EngineChoice, official: bool) -> None:
         from infllm.cli.bench.examine import Examiner
-        from infllm.cli.reading import open_engine
+        from infllm.cli.opening import open_engine
 
         self.engine = open_engine(config, choice, Output("bench run", quiet=True))
         self.examiner = Examiner(self.engine, official)

@@ -109,8 +109,10 @@ def ask(
         return
 
     from infllm.cli.models.real_hint import tell_of_real_models
-    from infllm.cli.reading import all_left_out, peak_memory_bytes, preset_name, with_prompt_stops
+    from infllm.cli.opening import preset_name
+    from infllm.cli.reading import peak_memory_bytes, with_prompt_stops
     from infllm.cli.remember import remember
+    from infllm.cli.sources import all_left_out
     from infllm.cli.tasks.questions import ask_memory
     from infllm.cli.text import seconds, size
 

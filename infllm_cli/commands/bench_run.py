@@ -1,20 +1,19 @@
-"""`infllm bench run`: a model under several memory policies on suites of tasks."""
+"""`infllm bench run`: tasks through memory policies, into a folder of results."""
 
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infllm.cli import options as opt
+from infllm.cli.bench.plan import Plan, expected_tokens, show_prompts, tell_needs, weight
 from infllm.cli.bench.sample import BadSample, Sample
 from infllm.cli.errors import ExitCode, Interrupted, UsageError
 from infllm.cli.output import Output
 from infllm.cli.progress import Progress, Spinner
-from infllm.cli.tables import Table
 from infllm.cli.tasks.lengths import parse_length
 from infllm.cli.text import count, plural, seconds
 
@@ -23,12 +22,9 @@ if TYPE_CHECKING:
     from infllm.cli.bench.results import ResultFolder
     from infllm.cli.bench.run import Examines, Run
     from infllm.cli.bench.source import Source
-    from infllm.cli.bench.suites import Task
-    from infllm.engine.config import Config
     from infllm.engine.text import Tokenizer
 
 FAILURES_SHOWN = 10
-CHARACTERS_A_TOKEN = 4  # about, of English
 
 
 @opt.spread
@@ -111,7 +107,7 @@ def run(
     from infllm.cli.bench.source import Source
     from infllm.cli.bench.suites import find_tasks
     from infllm.cli.bench.workers import check_workers
-    from infllm.cli.reading import open_config
+    from infllm.cli.opening import open_config
     from infllm.cli.tasks.policies import READ_BACK, parse_policies
 
     out = streams.output("bench run")
@@ -125,13 +121,13 @@ def run(
     config = open_config(choice)
     policies = parse_policies(policy, config.model.type, [READ_BACK])
     source = Source(data=data, lengths=wanted, count=samples, seed=seed, haystack=haystack, qa=qa)
-    plan = _Plan(config, choice, tasks, policies, source, limit)
+    plan = Plan(config, choice, tasks, policies, source, limit)
     check_files(tasks, source)
     if show_prompt is not None:
-        _show_prompts(out, plan, show_prompt)
+        show_prompts(out, plan, show_prompt)
         return
     if dry_run:
-        _tell_needs(out, plan)
+        tell_needs(out, plan)
         return
     if output is None:
         raise UsageError("no folder for the results was named", "give one with --output DIR")
@@ -139,82 +135,8 @@ def run(
     _run(out, plan, output, official, workers, restart)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What the command line asks for."""
-
-    config: "Config"
-    choice: opt.EngineChoice
-    tasks: "list[Task]"
-    policies: list[str]
-    source: "Source"
-    limit: int | None
-
-    def tokenizer(self, out: Output) -> "Tokenizer":
-        """That of the model, which is not loaded."""
-        from infllm.cli.estimate import load_chat_tokenizer
-        from infllm.cli.reading import announce_download, quiet_libraries
-
-        downloading = announce_download(self.config, self.choice, out, "tokenizer")
-        quiet_libraries(out, bars=downloading)
-        return load_chat_tokenizer(self.config)
-
-    def sources(self, tokenizer: "Tokenizer") -> "dict[bool, Source]":
-        from infllm.cli.bench.prompts import fitted_sources
-
-        return fitted_sources(self.source, tokenizer, self.config)
-
-
-def _show_prompts(out: Output, plan: _Plan, number: int) -> None:
-    from infllm.cli.bench.preview import prompt_text
-
-    tokenizer = plan.tokenizer(out)
-    sources = plan.sources(tokenizer)
-    shown = []
-    for task in plan.tasks:
-        texts = prompt_text(tokenizer, plan.config, task, sources[task.chat], plan.limit, number)
-        for turn, text in enumerate(texts, 1):
-            of = f", question {turn} of {len(texts)}" if len(texts) > 1 else ""
-            out.note(f"{task.id}, sample {number}{of}:")
-            out.line(text)
-        shown.append({"task": task.id, "prompts": texts})
-    out.object({"sample": number, "prompts": shown})
-
-
-def _tell_needs(out: Output, plan: _Plan) -> None:
-    from infllm.cli.bench.preview import plan as plan_tasks
-    from infllm.cli.progress import Spinner
-
-    tokenizer = plan.tokenizer(out)
-    sources = plan.sources(tokenizer)
-    plans = []
-    with Spinner(out, "counting tokens") as spinner:
-        told = plan_tasks(tokenizer, plan.config, plan.tasks, sources, plan.limit, plan.policies)
-        for one in told:
-            spinner.update(f"counting tokens: {one.task}")
-            plans.append(one)
-    table = Table(["task", "samples", "tokens", *plan.policies])
-    for one in plans:
-        times = [seconds(one.seconds[p]) if one.seconds else "-" for p in plan.policies]
-        table.rows.append([one.task, count(one.samples), count(one.tokens), *times])
-    table.show(out)
-    out.object({"plans": [asdict(one) for one in plans]})
-    for one in plans:
-        for number, what in (
-            (one.bad, "cannot be made of the data"),
-            (one.too_long, "longer than max_len and no truncation is set: they would fail"),
-            (one.truncated, "will be truncated as configured"),
-        ):
-            if number:
-                out.warn(f"{one.task}: {plural(number, 'sample')} {what}")
-    tokens = sum(one.tokens for one in plans) * len(plan.policies)
-    known = [sum(one.seconds.values()) for one in plans if one.seconds]
-    about = f", about {seconds(sum(known))}" if len(known) == len(plans) else ""
-    out.note(f"{count(tokens)} tokens to read under {plural(len(plan.policies), 'policy')}{about}")
-
-
 def _run(
-    out: Output, plan: _Plan, output: Path, official: bool, workers: int, restart: bool
+    out: Output, plan: Plan, output: Path, official: bool, workers: int, restart: bool
 ) -> None:
     from infllm.cli.bench.preview import check_lengths
     from infllm.cli.bench.results import ResultFolder, disk_error
@@ -230,10 +152,10 @@ def _run(
         if restart:
             folder.clear()
         _write_manifest(out, plan, folder, description, sources, official)
-        meter.total = _expected_tokens(out, plan, sources)
+        meter.total = expected_tokens(out, plan, sources)
 
         def found(sample: "Sample | BadSample", kept: int) -> None:
-            meter.skip(kept * _weight(sample))
+            meter.skip(kept * weight(sample))
 
         run = Run(plan.tasks, plan.policies, sources, plan.limit, folder, found)
         began = time.monotonic()
@@ -260,7 +182,7 @@ def _run(
 def _examiner(
     stack: ExitStack,
     out: Output,
-    plan: _Plan,
+    plan: Plan,
     official: bool,
     workers: int,
     told: Callable[[int], None],
@@ -275,7 +197,7 @@ def _examiner(
         return pool, tokenizer, pool.description
     from infllm.cli.bench.examine import Examiner
     from infllm.cli.bench.manifest import describe_engine
-    from infllm.cli.reading import open_engine
+    from infllm.cli.opening import open_engine
 
     engine = stack.enter_context(open_engine(plan.config, plan.choice, out))
     return Examiner(engine, official, told), engine.tokenizer, describe_engine(engine)
@@ -283,7 +205,7 @@ def _examiner(
 
 def _write_manifest(
     out: Output,
-    plan: _Plan,
+    plan: Plan,
     folder: "ResultFolder",
     description: dict[str, Any],
     sources: "Mapping[bool, Source]",
@@ -292,7 +214,7 @@ def _write_manifest(
     """Say beside the results what they depend on; refuse to mix them with others."""
     from infllm.cli.bench.manifest import describe_task, make_manifest, merge_manifest
     from infllm.cli.bench.suites import data_files
-    from infllm.cli.reading import preset_name
+    from infllm.cli.opening import preset_name
 
     with Spinner(out, "hashing the data"):
         tasks = {
@@ -307,28 +229,6 @@ def _write_manifest(
     folder.write_manifest(manifest)
 
 
-def _expected_tokens(out: Output, plan: _Plan, sources: "Mapping[bool, Source]") -> int:
-    """About how many tokens all policies read: of generated tasks their lengths, of data its
-    characters. Counted only where someone watches."""
-    if not (out.live or out.verbose):
-        return 0
-    total = 0
-    for task in plan.tasks:
-        if task.generator is not None:
-            samples = min(plan.source.count, plan.limit or plan.source.count)
-            total += samples * sum(plan.source.lengths)
-        else:
-            total += sum(map(_weight, task.samples(sources[task.chat], plan.limit)))
-    return total * len(plan.policies)
-
-
-def _weight(sample: "Sample | BadSample") -> int:
-    """About how many tokens a sample has."""
-    if isinstance(sample, BadSample):
-        return 0
-    return int(sample.meta.get("length") or len(sample.context) // CHARACTERS_A_TOKEN)
-
-
 def _sentence(outcome: "Outcome") -> str:
     record = outcome.record
     start = f"{outcome.task.id}, {outcome.policy}, sample {record['id']}"
@@ -339,7 +239,7 @@ def _sentence(outcome: "Outcome") -> str:
     return f"{start}: {100 * mean:.1f}, {count(outcome.tokens)} tokens in {seconds(took)}"
 
 
-def _tell(out: Output, plan: _Plan, output: Path, run: "Run", tokens: int, took: float) -> None:
+def _tell(out: Output, plan: Plan, output: Path, run: "Run", tokens: int, took: float) -> None:
     """The scores on stdout; failures, and how it went, on stderr. Exits unless all went well."""
     from infllm.cli.bench.render import as_fields, score_table
     from infllm.cli.bench.report import load_report

@@ -75,7 +75,7 @@ def fetch(
         os.environ["HF_HUB_OFFLINE"] = "1"
     from infllm.cli.bench.fetch import fetch_suite
     from infllm.cli.bench.suites import find_tasks
-    from infllm.cli.reading import quiet_libraries
+    from infllm.cli.opening import quiet_libraries
 
     out = Output("bench fetch", as_json, quiet)
     name = find_tasks(suite)[0].suite

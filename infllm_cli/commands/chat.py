@@ -42,8 +42,9 @@ def chat(
       infllm chat book.mem
       printf 'Who is the narrator?\\n/cite\\n' | infllm chat book.pdf
     """
-    from infllm.cli.reading import need_sources, with_prompt_stops
+    from infllm.cli.reading import with_prompt_stops
     from infllm.cli.remember import remember
+    from infllm.cli.sources import need_sources
     from infllm.cli.tasks.conversation import Conversation
 
     out = streams.output("chat")

@@ -122,8 +122,8 @@ def _self_check(choice: opt.EngineChoice, out: Output) -> str:
     Raises:
         RuntimeError: the answer was wrong.
     """
+    from infllm.cli.opening import open_config, open_engine, preset_name
     from infllm.cli.progress import Progress
-    from infllm.cli.reading import open_config, open_engine, preset_name
     from infllm.cli.tasks.passkey import Haystack, plan_cases, run_passkey
 
     config = open_config(choice)

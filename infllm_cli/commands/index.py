@@ -36,7 +36,7 @@ def index(
       infllm ask book.mem "Who inherits the house?"
       infllm index --append sequel.pdf -o book.mem
     """
-    from infllm.cli.reading import need_sources
+    from infllm.cli.sources import need_sources
 
     out = streams.output("index")
     choice = flags.choice()
@@ -51,15 +51,11 @@ def index(
         return
 
     from infllm.cli.appending import append_to_memory
+    from infllm.cli.opening import open_config, open_engine
     from infllm.cli.progress import peak_memory_bytes
-    from infllm.cli.reading import (
-        all_left_out,
-        check_budget,
-        open_config,
-        open_engine,
-        read_documents,
-    )
+    from infllm.cli.reading import check_budget
     from infllm.cli.remember import bytes_of, choice_of, index_sources, tail_tokens
+    from infllm.cli.sources import all_left_out, read_documents
     from infllm.cli.text import plural, size
     from infllm.engine import Verification
 

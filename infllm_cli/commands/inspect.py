@@ -38,7 +38,7 @@ def inspect(
       infllm inspect src/ --json
       infllm inspect --text book.pdf > book.txt
     """
-    from infllm.cli.reading import need_sources, read_documents
+    from infllm.cli.sources import need_sources, read_documents
 
     out = streams.output("inspect")
     sources = need_sources(sources, "infllm inspect book.pdf")
@@ -64,16 +64,10 @@ def report(
         BudgetExceeded: after the report, when the run itself would exceed its budget.
     """
     from infllm.cli.estimate import estimate_needs, load_tokenizer
+    from infllm.cli.opening import announce_download, open_config, preset_name, quiet_libraries
     from infllm.cli.progress import Spinner
-    from infllm.cli.reading import (
-        all_left_out,
-        announce_download,
-        check_budget,
-        gather,
-        open_config,
-        preset_name,
-        quiet_libraries,
-    )
+    from infllm.cli.reading import check_budget
+    from infllm.cli.sources import all_left_out, gather
     from infllm.cli.text import plural, seconds, size
 
     config = open_config(choice)

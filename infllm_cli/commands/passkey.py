@@ -58,9 +58,9 @@ def passkey(
       infllm passkey --len 1M
       infllm passkey --len 4K,16K,64K --trials 10 --policy inf-llm,stream-lm,origin --plot out.png
     """
+    from infllm.cli.opening import open_config, open_engine, preset_name
     from infllm.cli.plots import check_plot, draw_needles
     from infllm.cli.progress import Progress, peak_memory_bytes
-    from infllm.cli.reading import open_config, open_engine, preset_name
     from infllm.cli.tasks.passkey import FILLER, Haystack, plan_cases, run_passkey, score
     from infllm.cli.tasks.policies import parse_policies
     from infllm.cli.text import size

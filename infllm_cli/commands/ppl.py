@@ -56,16 +56,10 @@ def ppl(
       infllm ppl corpus.txt
       infllm ppl books/*.txt --max-tokens 128K --policy inf-llm,stream-lm --plot curve.png
     """
+    from infllm.cli.opening import open_config, open_engine, preset_name
     from infllm.cli.plots import check_plot, draw_curves
     from infllm.cli.progress import Progress
-    from infllm.cli.reading import (
-        all_left_out,
-        need_sources,
-        open_config,
-        open_engine,
-        preset_name,
-        read_documents,
-    )
+    from infllm.cli.sources import all_left_out, need_sources, read_documents
     from infllm.cli.tasks.perplexity import (
         PROTOCOL,
         bin_edges,

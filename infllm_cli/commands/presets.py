@@ -72,7 +72,7 @@ def show_preset(
     """
     import yaml
 
-    from infllm.cli.reading import open_config, preset_name
+    from infllm.cli.opening import open_config, preset_name
 
     out = Output("presets", as_json)
     choice = opt.EngineFlags(preset=name, policy=policy, settings=settings).choice()

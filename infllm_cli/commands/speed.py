@@ -47,8 +47,8 @@ def speed(
       infllm bench speed
       infllm bench speed --len 32K,128K,1M --policy inf-llm,stream-lm --preset llama-3.1-8b-instruct
     """
+    from infllm.cli.opening import open_config, open_engine, preset_name
     from infllm.cli.progress import Progress
-    from infllm.cli.reading import open_config, open_engine, preset_name
     from infllm.cli.tasks.policies import parse_policies
     from infllm.cli.tasks.speed import measure, measure_ceilings
     from infllm.cli.text import size

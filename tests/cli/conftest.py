@@ -64,8 +64,8 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
 @pytest.fixture(scope="session")
 def pocket_parts() -> tuple[Any, Any]:
     """Model and tokenizer of the built-in preset, loaded once."""
+    from infllm.cli.opening import quiet_libraries
     from infllm.cli.output import Output
-    from infllm.cli.reading import quiet_libraries
 
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS"):
