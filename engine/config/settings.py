@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
@@ -27,6 +25,8 @@ from infllm.engine.config.layers import (
     surrounding_layers,
     trained_length,
 )
+from infllm.engine.config.policy_settings import MiddleSettings, SurpriseSettings
+from infllm.engine.config.values import Count, CountOrZero, Positive, Settings, Share
 from infllm.engine.errors import ConfigError
 
 UNLIMITED = 2**31 - 1  # the published configs write "no limit" so
@@ -42,12 +42,6 @@ def _aliases(**names: str) -> BeforeValidator:
     return BeforeValidator(lambda value: names.get(str(value).replace("-", "_"), value))
 
 
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a number is needed")
-    return value
-
-
 def _device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
         raise ValueError("'auto', 'cpu', 'cuda' or 'cuda:1'")
@@ -58,14 +52,11 @@ def _unlimited(value: Any) -> Any:
     return None if isinstance(value, int) and value >= UNLIMITED else value
 
 
-Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
-CountOrZero = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
-Positive = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1)]
-
 PolicyName = Annotated[
-    Literal["inf-llm", "infinite-lm", "stream-lm", "window", "origin"],
-    _aliases(stream_llm="stream-lm", inf_llm="inf-llm", infinite_lm="infinite-lm"),
+    Literal["inf-llm", "infinite-lm", "sirllm", "stream-lm", "window", "origin"],
+    _aliases(
+        stream_llm="stream-lm", inf_llm="inf-llm", infinite_lm="infinite-lm", sir_llm="sirllm"
+    ),
 ]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
@@ -77,12 +68,7 @@ KvDtype = Annotated[
 ]
 
 
-class _Settings(BaseModel):
-    # protected_namespaces: a config may well have a field named `model`
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class ModelConfig(_Settings):
+class ModelConfig(MiddleSettings, SurpriseSettings):
     """The `model:` section: which model, and the memory policy. Lengths are in tokens."""
 
     type: PolicyName = "inf-llm"
@@ -125,7 +111,7 @@ class ModelConfig(_Settings):
     pin_memory: bool | None = None
 
 
-class PromptConfig(_Settings):
+class PromptConfig(Settings):
     """One task's words around the document. None keeps the built-in text of that part."""
 
     system: str | None = None
@@ -133,7 +119,7 @@ class PromptConfig(_Settings):
     tail: str | None = None
 
 
-class Config(_Settings):
+class Config(Settings):
     """Everything a run needs to know."""
 
     model: ModelConfig = Field(default_factory=ModelConfig)

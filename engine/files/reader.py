@@ -16,7 +16,7 @@ from infllm.engine.files.fingerprint import refuse_other
 from infllm.engine.files.manifest import read_manifest
 from infllm.engine.files.tensor_file import TensorFile
 from infllm.engine.files.verification import Files, Rows, Verification, map_files
-from infllm.engine.policies import InfLLM
+from infllm.engine.policies import OffDevice
 from infllm.engine.session import Progress
 from infllm.engine.units import Run, by_unit
 
@@ -82,13 +82,13 @@ def _restore(session: Session, files: Files) -> None:
                 # Copied: a window that lives in a file would fault in the middle of a pass.
                 kept[leaf] = state[name].to(policy.layer.device, copy=True)
         policy.restore(kept)
-        if isinstance(policy, InfLLM) and i in files.rows:
+        if isinstance(policy, OffDevice) and i in files.rows:
             _adopt(policy, i, files.rows[i], told["slabs"], growing=told["growing"])
     session.manifest = files.manifest
 
 
 def _adopt(
-    policy: InfLLM, layer: int, rows: list[Rows], slabs: list[list[int]], *, growing: bool
+    policy: OffDevice, layer: int, rows: list[Rows], slabs: list[list[int]], *, growing: bool
 ) -> None:
     """Give a layer its units, in slabs as they were: [capacity, used] of each."""
     first = 0

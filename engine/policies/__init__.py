@@ -3,6 +3,7 @@
 from infllm.engine.policies.base import Policy
 from infllm.engine.policies.fast_inf_llm import FastInfLLM
 from infllm.engine.policies.inf_llm import InfLLM
+from infllm.engine.policies.off_device import OffDevice
 from infllm.engine.policies.run import run_policy
 from infllm.engine.policies.table import POLICIES, make_policy
 
@@ -10,6 +11,7 @@ __all__ = [
     "POLICIES",
     "FastInfLLM",
     "InfLLM",
+    "OffDevice",
     "Policy",
     "make_policy",
     "run_policy",

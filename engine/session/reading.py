@@ -57,6 +57,7 @@ class Reading:
         self._watch_units = False
         self._call: Call | None = None
         self._own_pass = False
+        self._closes = False  # the pass is the segment's last
         self.under_way = False  # a forward pass of the attached model
         self._broken = False
         self._seconds_reading = 0.0
@@ -97,7 +98,7 @@ class Reading:
         if chunk:
             self._watch_units = units
             try:
-                self._forward(chunk)
+                self._forward(chunk, closes=True)
             finally:
                 self._watch_units = False
         self._offset = 0
@@ -117,7 +118,8 @@ class Reading:
     def _whole_chunks(self) -> Iterator[list[int]]:
         """Takes complete chunks from what waits."""
         size = self.chunk_size
-        while len(self._pending) >= size:
+        ahead = 1 if any(p.asks_for_the_end for p in self.policies.values()) else 0
+        while len(self._pending) >= size + ahead:
             chunk = self._pending[:size]
             # Before the pass: who looks in between (a fork, `stats`) must not see them twice.
             del self._pending[:size]
@@ -145,7 +147,9 @@ class Reading:
                 )
             self._offset = 0
             self._given += tokens
-        self._call = Call(self._offset, self.start + self._read, self._watch_units)
+        closes = self._closes or not self._own_pass
+        position = self.start + self._read
+        self._call = Call(self._offset, position, self._watch_units, closes=closes)
         self._tokens = tokens
         self._broken = True  # until the pass is complete
         self.under_way = True
@@ -186,20 +190,23 @@ class Reading:
         """Attention of one layer in a pass, see `run_policy`."""
         return run_policy(self.policies[layer], q, k, v, call, scale, softcap, sink)
 
-    def _forward(self, ids: Sequence[int], hidden: list[Tensor] | None = None) -> None:
-        """One pass over `ids`; collects the hidden states [1, T, M] in `hidden` when given."""
+    def _forward(
+        self, ids: Sequence[int], hidden: list[Tensor] | None = None, *, closes: bool = False
+    ) -> None:
+        """One pass over `ids`; collects the hidden states [1, T, M] in `hidden` when given.
+        `closes`: the segment ends with it."""
         began = time.perf_counter()
         attachment = self.backing.attachment
         tokens = torch.tensor([ids], device=attachment.device)
         positions = torch.arange(len(ids), device=tokens.device)[None]
-        self._own_pass = True
+        self._own_pass, self._closes = True, closes
         try:
             with attachment.hidden_states() as states:
                 attachment.forward(tokens, positions, self)
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory() from error
         finally:
-            self._own_pass = False
+            self._own_pass = self._closes = False
         if hidden is not None:
             hidden.append(states[0])
         self._seconds_reading += time.perf_counter() - began

@@ -38,7 +38,7 @@ class Scoring(Stepping):
             self._forward(chunk, hidden)
         rest = self._take_pending()
         if rest:
-            self._forward(rest, hidden)
+            self._forward(rest, hidden, closes=True)
         self._offset = 0
         if not ids:
             return self._no_logits()
