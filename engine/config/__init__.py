@@ -2,6 +2,7 @@
 
 from infllm.engine.config.device import cpu_has_bfloat16, device_name, dtype_name
 from infllm.engine.config.layers import read_model_config, trained_length
+from infllm.engine.config.policy_settings import OF_POLICY
 from infllm.engine.config.settings import (
     KNOWN,
     Config,
@@ -14,6 +15,7 @@ from infllm.engine.config.settings import (
 
 __all__ = [
     "KNOWN",
+    "OF_POLICY",
     "Config",
     "ModelConfig",
     "PolicyName",

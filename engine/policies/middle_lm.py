@@ -11,7 +11,7 @@ from infllm.engine.attachment import UnitUse
 from infllm.engine.policies.base import Policy, spans_of
 from infllm.engine.policies.off_device import OffDevice
 from infllm.engine.policies.window import InfiniteLM
-from infllm.engine.units import UnitStore
+from infllm.engine.units import PAGE, UnitStore
 from infllm.kernels.key_topk import key_products
 from infllm.kernels.partial_attention import Part
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from infllm.engine.attachment import Call, Layer
     from infllm.engine.config import ModelConfig
 
-PAGE = 8  # tokens: what is fetched for the sake of one chosen key
 QUERIES = 128  # that choose at once
 
 

@@ -35,6 +35,15 @@ VARIANTS: list[dict[str, Any]] = [
     {"unit_score": "keys"},
 ]
 
+# LM-Infinite with its middle, in the second layer alone and in all.
+MIDDLE = {"type": "infinite-lm", "middle_topk": 3, "middle_from_layer": 0}
+MIDDLES: list[dict[str, Any]] = [
+    {**MIDDLE, "middle_from_layer": 1},
+    {**MIDDLE, "middle_queries": "all", "middle_position": 11, "far_distance": "L"},
+    {**MIDDLE, "kv_dtype": "int8"},
+]
+VARIANTS += MIDDLES
+
 # Real forward passes: few examples, no time limit for each on a busy machine, no files left.
 FEW = settings(
     max_examples=5, deadline=None, database=None, derandomize=True,
