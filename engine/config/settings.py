@@ -34,6 +34,7 @@ DEFAULT_PRESET = "pocket"
 
 # Keys of the published configs that choose between implementations there and nothing here.
 WITHOUT_EFFECT = ("model.fattn", "model.async_global_stream", "model.pin_memory")
+TURNS = 4  # of the length that chunks are given then fill what sirllm keeps
 # Settings that nobody chose: they give way where a chosen one contradicts them.
 UNCHOSEN = ("default", "model's trained length")
 
@@ -333,7 +334,11 @@ def _within_limits(config: Config, origins: Mapping[str, str]) -> tuple[Config, 
     if changes:
         config = config.model_copy(update={"model": model.model_copy(update=changes)})
 
-    if config.chunk_size % exc:
+    if model.type == "sirllm":
+        config, lowered = _within_turns(config)
+        if lowered and origins.get("chunk_size", "default") not in UNCHOSEN:
+            notes.append(lowered)
+    elif config.chunk_size % exc:
         rounded = max(exc, config.chunk_size // exc * exc)
         if origins.get("chunk_size", "default") not in UNCHOSEN:
             notes.append(
@@ -344,3 +349,21 @@ def _within_limits(config: Config, origins: Mapping[str, str]) -> tuple[Config, 
     if config.truncation is not None and config.max_len is None:
         notes.append("truncation has no effect without max_len")
     return config, notes
+
+
+def _within_turns(config: Config) -> tuple[Config, str | None]:
+    """`config` with chunks that fit as turns, each read by one pass; what was lowered."""
+    model = config.model
+    room = model.n_entropy + model.n_recent
+    if room == 0:
+        raise ConfigError(
+            "model.n_entropy and model.n_recent are both 0",
+            "initial tokens alone are no memory: raise one of the two",
+        )
+    if config.chunk_size <= room:
+        return config, None
+    size = max(1, room // TURNS)
+    return config.model_copy(update={"chunk_size": size}), (
+        f"chunk_size {config.chunk_size} lowered to {size}: of n_entropy and n_recent, "
+        f"{room} tokens in all, one in {TURNS} is for those that arrive"
+    )

@@ -89,6 +89,9 @@ def draft_state(session: Session) -> Draft:
     tensors = {"pending": torch.tensor(progress.pending, dtype=torch.int64)}
     if progress.logits is not None:
         tensors["logits"] = progress.logits
+    if progress.kept is not None:
+        tensors["kept.number"] = progress.kept.number
+        tensors["kept.surprise"] = progress.kept.surprise
     counts: dict[str, dict[str, int]] = {}
     for i, policy in session.policies.items():
         counts[str(i)] = {}

@@ -29,6 +29,7 @@ class Policy(abc.ABC):
     # Whether calls must be told when they close a segment (`Call.closes`): then a chunk is read no
     # sooner than another token, or the end, follows it.
     asks_for_the_end = False
+    keeps_by_surprise = False  # the session says at each call what stays, see `KeptTokens`
     units: UnitStore | None = None  # what is kept off the device, where a policy keeps any
     KEPT: ClassVar[tuple[str, ...]] = ("count",)  # what one call leaves for the next, by name
 

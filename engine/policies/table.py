@@ -9,6 +9,7 @@ from infllm.engine.policies.base import Policy
 from infllm.engine.policies.fast_inf_llm import FastInfLLM
 from infllm.engine.policies.middle_lm import infinite_lm
 from infllm.engine.policies.origin import Origin
+from infllm.engine.policies.sirllm import SirLLM
 from infllm.engine.policies.window import StreamLM, Window
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 POLICIES: dict[str, Callable[[ModelConfig, Layer], Policy]] = {
     "inf-llm": FastInfLLM,
     "infinite-lm": infinite_lm,
+    "sirllm": SirLLM,
     "stream-lm": StreamLM,
     "window": Window,
     "origin": Origin,

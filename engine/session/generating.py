@@ -54,7 +54,11 @@ class Generating(Stepping):
                 raise UnsupportedCall("nothing has been read", "read a prompt before generating")
             for n in range(max_new_tokens):
                 if n > 0:
-                    self._step(self._take_pending()[0])
+                    self._answering = True
+                    try:
+                        self._step(self._take_pending()[0])
+                    finally:
+                        self._answering = False
                 assert self._last_logits is not None
                 token = sampler.choose(self._last_logits)
                 if token in stop:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from infllm.engine.attachment import Call
 from infllm.engine.errors import EngineError, OutOfMemory, UnsupportedCall
-from infllm.engine.policies import Policy, make_policy, run_policy
+from infllm.engine.policies import KeptTokens, Policy, make_policy, random_scores, run_policy
+from infllm.engine.session.losses import losses
 
 if TYPE_CHECKING:
     from infllm.engine.config import ModelConfig
@@ -31,6 +32,7 @@ class Progress:
     given: int
     pending: list[int]  # ids that wait
     logits: Tensor | None  # float32 [vocab], after the last token read
+    kept: KeptTokens | None = None  # where the policy keeps tokens by their surprise
 
 
 class Reading:
@@ -49,6 +51,8 @@ class Reading:
         self.policies: dict[int, Policy] = {
             layer.index: make_policy(config, layer) for layer in backing.attachment.layers
         }
+        by_surprise = any(p.keeps_by_surprise for p in self.policies.values())
+        self._kept = KeptTokens.none() if by_surprise else None
         self._pending: list[int] = []
         self._offset = 0  # tokens of the open segment that have been forwarded
         self._read = 0
@@ -58,6 +62,7 @@ class Reading:
         self._call: Call | None = None
         self._own_pass = False
         self._closes = False  # the pass is the segment's last
+        self._answering = False  # with tokens of the model's own
         self.under_way = False  # a forward pass of the attached model
         self._broken = False
         self._seconds_reading = 0.0
@@ -68,14 +73,17 @@ class Reading:
     def progress(self) -> Progress:
         """How far this session has come."""
         return Progress(
-            self.start, self._offset, self._read, self._given, self._pending, self._last_logits
-        )
+            self.start, self._offset, self._read, self._given, self._pending, self._last_logits,
+            self._kept,
+        )  # fmt: skip
 
     def restore(self, progress: Progress) -> None:
         """Go on from where another session was; only for one that was given nothing yet."""
         self.start, self._offset = progress.start, progress.offset
         self._read, self._given = progress.read, progress.given
         self._pending, self._last_logits = progress.pending, progress.logits
+        if progress.kept is not None:
+            self._kept = progress.kept
 
     @property
     def position(self) -> int:
@@ -149,11 +157,38 @@ class Reading:
             self._given += tokens
         closes = self._closes or not self._own_pass
         position = self.start + self._read
-        self._call = Call(self._offset, position, self._watch_units, closes=closes)
+        stays = self._make_room(tokens)
+        self._call = Call(self._offset, position, self._watch_units, closes=closes, stays=stays)
         self._tokens = tokens
         self._broken = True  # until the pass is complete
         self.under_way = True
         return self._call
+
+    def _make_room(self, tokens: int) -> Tensor | None:
+        """Places of what is kept beside a turn of `tokens` tokens, where that is not all."""
+        if self._kept is None:
+            return None
+        if not self._own_pass:
+            raise UnsupportedCall(
+                f"{self.config.type} must see the ids of a pass, and its logits for all of them",
+                "read and generate with the session instead: session.read(ids), session.generate()",
+            )
+        decays = not self._answering
+        self._kept, stays = self._kept.make_room(self.config, tokens, decays=decays)
+        return stays
+
+    def _surprise(self, ids: Sequence[int], states: Tensor, before: Tensor | None) -> Tensor:
+        """float32 [T]: how little the model expected the tokens of a pass, in nats; or chance.
+
+        Of the very first token nothing is known: it counts as the most surprising of its turn.
+        """
+        first = self._read - len(ids)
+        if self.config.score == "random":
+            return random_scores(self.config.score_seed, first, len(ids))
+        found = losses(self.backing.attachment, ids, states, before, 0).cpu()
+        if len(found) < len(ids):
+            found = torch.cat([found.max()[None] if len(found) else torch.zeros(1), found])
+        return found
 
     def refuse_broken(self) -> None:
         """Raises EngineError where a pass was interrupted: the layers have come to differ."""
@@ -199,6 +234,7 @@ class Reading:
         attachment = self.backing.attachment
         tokens = torch.tensor([ids], device=attachment.device)
         positions = torch.arange(len(ids), device=tokens.device)[None]
+        before = self._last_logits
         self._own_pass, self._closes = True, closes
         try:
             with attachment.hidden_states() as states:
@@ -209,6 +245,9 @@ class Reading:
             self._own_pass = self._closes = False
         if hidden is not None:
             hidden.append(states[0])
+        if self._kept is not None:
+            surprise = self._surprise(ids, states[0], before)
+            self._kept = self._kept.append(self._read - len(ids), surprise)
         self._seconds_reading += time.perf_counter() - began
 
     def _out_of_memory(self) -> OutOfMemory:
@@ -225,7 +264,9 @@ class Reading:
         """Token ranges (start, stop), absolute and in order, that the next step attends without a
         lookup in at least one layer: the initial tokens and the recent ones."""
         merged: list[tuple[int, int]] = []
-        for start, stop in sorted({r for p in self.policies.values() for r in p.in_sight()}):
+        ranges = {r for p in self.policies.values() for r in p.in_sight()}
+        ranges |= set(self._kept.ranges() if self._kept is not None else ())
+        for start, stop in sorted(ranges):
             start, stop = start + self.start, stop + self.start
             if merged and start <= merged[-1][1]:
                 merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
