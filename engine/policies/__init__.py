@@ -3,7 +3,7 @@
 from infllm.engine.policies.base import Policy
 from infllm.engine.policies.fast_inf_llm import FastInfLLM
 from infllm.engine.policies.inf_llm import InfLLM
-from infllm.engine.policies.kept_tokens import KeptTokens, random_scores
+from infllm.engine.policies.kept_tokens import KeptTokens, random_scores, refuse_turns
 from infllm.engine.policies.off_device import OffDevice
 from infllm.engine.policies.run import run_policy
 from infllm.engine.policies.table import POLICIES, make_policy
@@ -17,5 +17,6 @@ __all__ = [
     "Policy",
     "make_policy",
     "random_scores",
+    "refuse_turns",
     "run_policy",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infllm.engine.errors import UnsupportedCall
+from infllm.engine.errors import ConfigError
 
 if TYPE_CHECKING:
     from infllm.engine.config import ModelConfig
@@ -33,15 +33,9 @@ class KeptTokens:
         """What stays when a turn of `tokens` tokens enters, and its places int64 [S'] in the list;
         None where all of it stays. `decays`: the turn is a new one, and not a token of an answer.
 
-        Raises UnsupportedCall where there is no room for the turn beside the initial tokens.
+        Raises ConfigError as `refuse_turns`.
         """
-        room = config.n_entropy + config.n_recent
-        if tokens > room:
-            raise UnsupportedCall(
-                f"sirllm has room for {room} tokens beside the initial ones, and the turn has "
-                f"{tokens}",
-                "lower chunk_size, or raise n_entropy or n_recent",
-            )
+        refuse_turns(config, tokens)
         places = self._places(config, tokens)
         kept = self if places is None else KeptTokens(self.number[places], self.surprise[places])
         if decays:
@@ -80,6 +74,18 @@ class KeptTokens:
             else:
                 found.append((number, number + 1))
         return found
+
+
+def refuse_turns(config: ModelConfig, tokens: int) -> None:
+    """Raises ConfigError where there is no room for turns of `tokens` tokens beside the initial
+    ones."""
+    room = config.n_entropy + config.n_recent
+    if tokens > room:
+        raise ConfigError(
+            f"sirllm has room for {room} tokens beside the initial ones, too few for turns of "
+            f"{tokens}",
+            "lower chunk_size, or raise n_entropy or n_recent",
+        )
 
 
 def random_scores(seed: int, first: int, n: int) -> Tensor:

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from infllm.engine.attachment import Call
 from infllm.engine.errors import EngineError, OutOfMemory, UnsupportedCall
-from infllm.engine.policies import KeptTokens, Policy, make_policy, random_scores, run_policy
+from infllm.engine.policies import (
+    KeptTokens,
+    Policy,
+    make_policy,
+    random_scores,
+    refuse_turns,
+    run_policy,
+)
 from infllm.engine.session.losses import losses
 
 if TYPE_CHECKING:
@@ -53,6 +60,8 @@ class Reading:
         }
         by_surprise = any(p.keeps_by_surprise for p in self.policies.values())
         self._kept = KeptTokens.none() if by_surprise else None
+        if self._kept is not None:
+            refuse_turns(config, chunk_size)
         self._pending: list[int] = []
         self._offset = 0  # tokens of the open segment that have been forwarded
         self._read = 0
@@ -147,6 +156,7 @@ class Reading:
                 f"a session holds one sequence, not {batch} (a batch, or beams)",
                 "open one session for each sequence",
             )
+        stays = self._make_room(tokens)
         if not self._own_pass:  # a pass made by transformers is a segment of its own
             if self._pending:
                 raise UnsupportedCall(
@@ -157,7 +167,6 @@ class Reading:
             self._given += tokens
         closes = self._closes or not self._own_pass
         position = self.start + self._read
-        stays = self._make_room(tokens)
         self._call = Call(self._offset, position, self._watch_units, closes=closes, stays=stays)
         self._tokens = tokens
         self._broken = True  # until the pass is complete
