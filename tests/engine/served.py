@@ -35,14 +35,16 @@ VARIANTS: list[dict[str, Any]] = [
     {"unit_score": "keys"},
 ]
 
-# LM-Infinite with its middle, in the second layer alone and in all.
+# LM-Infinite with its middle, in the second layer alone and in all; SirLLM.
 MIDDLE = {"type": "infinite-lm", "middle_topk": 3, "middle_from_layer": 0}
-MIDDLES: list[dict[str, Any]] = [
+SIBLINGS: list[dict[str, Any]] = [
     {**MIDDLE, "middle_from_layer": 1},
     {**MIDDLE, "middle_queries": "all", "middle_position": 11, "far_distance": "L"},
     {**MIDDLE, "kv_dtype": "int8"},
+    {"type": "sirllm", "decay": 0.8},
+    {"type": "sirllm", "score": "random", "n_init": 0},
 ]
-VARIANTS += MIDDLES
+VARIANTS += SIBLINGS
 
 # Real forward passes: few examples, no time limit for each on a busy machine, no files left.
 FEW = settings(

@@ -137,6 +137,18 @@ def test_checkpoints_come_although_a_chunk_waits(llama: Served, tmp_path: Path) 
     assert torch.equal(resumed.score(TEXT[:9]), whole.score(TEXT[:9]))
 
 
+def test_forks_go_their_own_ways(llama: Served) -> None:
+    session, untouched = llama.session(**MIDDLE), llama.session(**MIDDLE)
+    for one in (session, untouched):
+        one.read(TEXT)
+    child = session.fork()
+    child.read(ids(70, seed=3))
+    child.end()
+    units = untouched.stats.units
+    assert session.stats.units == units < child.stats.units
+    assert torch.equal(session.score(TEXT[:9]), untouched.score(TEXT[:9]))
+
+
 # ---- what it keeps ------------------------------------------------------------------------------
 
 
