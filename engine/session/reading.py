@@ -248,15 +248,17 @@ class Reading:
         try:
             with attachment.hidden_states() as states:
                 attachment.forward(tokens, positions, self)
+            if self._kept is not None:
+                self._broken = True  # until the list has the tokens that the layers have
+                surprise = self._surprise(ids, states[0], before)
+                self._kept = self._kept.append(self._read - len(ids), surprise)
+                self._broken = False
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory() from error
         finally:
             self._own_pass = self._closes = False
         if hidden is not None:
             hidden.append(states[0])
-        if self._kept is not None:
-            surprise = self._surprise(ids, states[0], before)
-            self._kept = self._kept.append(self._read - len(ids), surprise)
         self._seconds_reading += time.perf_counter() - began
 
     def _out_of_memory(self) -> OutOfMemory:

@@ -85,5 +85,8 @@ class Scoring(Stepping):
         self._forward(chunk, hidden)
         if unscored >= len(chunk):
             return torch.empty(0)
+        if self._kept is not None and self.config.score == "entropy":
+            known = unscored if unscored or before is not None else 1
+            return self._kept.surprise[-len(chunk) :][known:]
         attachment = self.backing.attachment
         return losses(attachment, chunk, hidden[0], before, unscored).cpu()

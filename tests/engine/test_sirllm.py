@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from infllm.engine import Session
 from infllm.engine.config import ModelConfig, load_config
-from infllm.engine.errors import ConfigError, UnsupportedCall
+from infllm.engine.errors import ConfigError, EngineError, OutOfMemory, UnsupportedCall
 from infllm.engine.policies import KeptTokens, random_scores
 from tests.engine.served import CHUNK, SMALL_MEMORY, Served, assert_same_state
 from tests.engine.tiny_models import ids
@@ -142,7 +142,23 @@ def test_the_head_runs_for_every_token_only_where_it_is_asked_for(
     read(llama, score="random")
     assert rows == []
     read(llama)
-    assert sum(rows) == len(TEXT) - len(TEXT) // CHUNK  # of each chunk's last there are logits
+    once = len(TEXT) - len(TEXT) // CHUNK  # of each chunk's last there are logits
+    assert sum(rows) == once
+    rows.clear()
+    for _ in llama.session(**SIR).nll(TEXT):
+        pass
+    assert sum(rows) == once
+
+
+@pytest.mark.parametrize("cut", [0, 5, CHUNK, 2 * CHUNK + 3])
+def test_losses_are_those_of_scoring(llama: Served, cut: int) -> None:
+    """Also after tokens that waited, which are not scored."""
+    session, reference = llama.session(**SIR), llama.session(**SIR)
+    session.read(TEXT[:cut])
+    got = torch.cat([*session.nll(TEXT[cut:])])
+    rows = reference.score(TEXT)
+    want = torch.nn.functional.cross_entropy(rows[:-1], torch.tensor(TEXT[1:]), reduction="none")
+    torch.testing.assert_close(got, want[max(0, cut - 1) :], atol=1e-5, rtol=1e-5)
 
 
 def test_an_answer_does_not_age_what_was_read(llama: Served) -> None:
@@ -156,6 +172,24 @@ def test_an_answer_does_not_age_what_was_read(llama: Served) -> None:
     torch.testing.assert_close(answered._kept.surprise[: len(before)], before)
     given_ones.score(answer[:-1], step=True)
     torch.testing.assert_close(given_ones._kept.surprise[: len(before)], before * 0.5**5)
+
+
+def test_a_pass_without_its_surprise_is_no_pass(
+    llama: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layers would keep tokens that the list does not know."""
+    session, untouched = read(llama), read(llama)
+
+    def full(hidden: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(llama.engine.attachment, "head", full)
+        with pytest.raises(OutOfMemory):
+            session.score(TEXT[:9])
+    with pytest.raises(EngineError, match="cannot go on"):
+        session.score(TEXT[:9])
+    assert untouched.score(TEXT[:9]).shape[0] == 9
 
 
 # ---- the baseline by chance ---------------------------------------------------------------------
