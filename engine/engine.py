@@ -21,10 +21,10 @@ from infllm.engine.decode import Record, Recorder
 from infllm.engine.errors import ConfigError, UnsupportedCall
 from infllm.engine.files import (
     Verification,
+    memory_key,
     model_digest,
     open_memory,
     save,
-    settings_key,
     tokenizer_digest,
 )
 from infllm.engine.session import Backing, Session
@@ -125,7 +125,7 @@ class Engine:
 
     def _key(self, config: ModelConfig, chunk_size: int) -> dict[str, Any]:
         """What a memory of that configuration depends on, see `Session.key`."""
-        return {**self.digests, "settings": settings_key(config, chunk_size, self.dtype)}
+        return {**self.digests, "settings": memory_key(config, chunk_size, self.dtype)}
 
     def open(
         self,

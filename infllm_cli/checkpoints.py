@@ -48,5 +48,6 @@ def _operations(engine: "Engine") -> float:
 def _state_bytes(engine: "Engine", tokens: int) -> int:
     """What a checkpoint writes anew: the window, or all keys where nothing leaves it. Units are
     written once, however often."""
-    kind = "origin" if engine.config.model.type == "origin" else "stream-lm"
+    policy = engine.config.model.type
+    kind = policy if policy in ("origin", "sirllm") else "stream-lm"
     return engine.estimate(tokens, {"type": kind}).device_bytes

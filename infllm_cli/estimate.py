@@ -1,7 +1,7 @@
 """What a run will need, before its model is loaded: from the model's config.json."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,7 +10,7 @@ from infllm.cli.errors import ModelMissing
 from infllm.cli.work import parameters, reading_work
 
 if TYPE_CHECKING:
-    from infllm.engine.config import Config
+    from infllm.engine.config import Config, ModelConfig
     from infllm.engine.text import TextTokenizer, Tokenizer
 
 KV_OF_DTYPE = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
@@ -42,6 +42,7 @@ class _Shape:
     device: _Device
     dtype: _Dtype
     sliding_window: int | None
+    index: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Needs:
     """Bytes and seconds that reading `tokens` tokens will take, about.
 
     `device_bytes` includes the weights; on a CPU both sizes are of the same memory. `seconds` is
-    None where the device's speed could not be measured.
+    None where the device's speed could not be measured. `notes`: what the policy costs besides, a
+    sentence each.
     """
 
     tokens: int
@@ -58,6 +60,7 @@ class Needs:
     host_bytes: int
     seconds: float | None
     device: str
+    notes: tuple[str, ...] = ()
 
 
 def load_tokenizer(config: "Config") -> "TextTokenizer":
@@ -118,6 +121,7 @@ def estimate_needs(config: "Config", tokens: int) -> Needs | None:
         memory.host_bytes,
         work / (speed * EFFICIENCY),
         device,
+        tuple(_notes(config.model, spec, shapes, tokens)),
     )
 
 
@@ -127,6 +131,22 @@ def layer_shapes(spec: dict[str, Any], device: str, itemsize: int) -> list[_Shap
     `device`: `cpu` or `cuda`; `itemsize`: bytes of a number there.
     """
     return _shapes(spec, _Device(device), _Dtype(itemsize))
+
+
+def _notes(
+    settings: "ModelConfig", spec: dict[str, Any], shapes: list[_Shape], tokens: int
+) -> Iterator[str]:
+    if settings.type == "infinite-lm" and settings.middle_topk > 0:
+        full = [shape for shape in shapes if shape.sliding_window is None]
+        n = sum(settings.has_middle(shape.index) for shape in full)
+        yield (
+            f"the keys and values of all tokens are kept on the host for the middle of {n} of "
+            f"{len(shapes)} layers, and each generated token is compared with all of them"
+        )
+    if settings.type == "sirllm" and settings.score == "entropy":
+        head = 2.0 * tokens * parameters(spec, shapes).head
+        share = head / max(1.0, reading_work(spec, shapes, settings, tokens).total)
+        yield f"the model's head is run for every token, for its surprise: {share:.0%} of the work"
 
 
 def _shapes(spec: dict[str, Any], device: _Device, dtype: _Dtype) -> list[_Shape]:
@@ -141,8 +161,9 @@ def _shapes(spec: dict[str, Any], device: _Device, dtype: _Dtype) -> list[_Shape
             device,
             dtype,
             spec.get("sliding_window") if kind == "sliding_attention" else None,
+            index,
         )
-        for kind in kinds
+        for index, kind in enumerate(kinds)
     ]
 
 

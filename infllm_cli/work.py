@@ -15,7 +15,7 @@ class Work:
     linear: float  # products with weights
     attention: float  # q.k and weight.v over the keys that queries meet
     mass: float  # the second pass that representative scores by `mass` take
-    scoring: float  # lookups: mean queries against the representatives
+    scoring: float  # lookups: mean queries against the representatives, or queries against keys
 
     @property
     def total(self) -> float:
@@ -66,7 +66,13 @@ def reading_work(spec: dict[str, Any], shapes: Sequence[Any], settings: Any, tok
             lookups = tokens / settings.exc_block_size
             units = tokens / settings.block_size / 2  # on average over the reading
             scoring += 2.0 * lookups * units * heads * shape.head_dim
-    linear = 2.0 * tokens * parameters(spec, shapes).active
+        if _has_middle(settings, shape):
+            asking = tokens if settings.middle_queries == "all" else 1
+            scoring += 2.0 * asking * width * (tokens / 2 if asking > 1 else tokens)
+    weights = parameters(spec, shapes)
+    linear = 2.0 * tokens * weights.active
+    if settings.type == "sirllm" and settings.score == "entropy":
+        linear += 2.0 * tokens * weights.head  # the surprise of every token
     return Work(linear, attention, mass, scoring)
 
 
@@ -83,10 +89,17 @@ def _most_keys(settings: Any) -> int:
     """Keys that a query meets once the text is long, initial and looked-up ones included."""
     if settings.type == "window":
         return settings.n_local
+    if settings.type == "sirllm":
+        return settings.n_init + settings.n_entropy + settings.n_recent
     keys = settings.n_init + settings.n_local
     if settings.type == "inf-llm":
         keys += settings.topk * settings.block_size
     return keys
+
+
+def _has_middle(settings: Any, shape: Any) -> bool:
+    of_all = settings.type == "infinite-lm" and shape.sliding_window is None
+    return of_all and settings.has_middle(shape.index)
 
 
 def _mean(tokens: int, most: int) -> float:
@@ -114,4 +127,6 @@ def decode_bytes(
             heads = shape.n_kv_heads if settings.repr_heads == "group" else shape.n_heads
             units = max(0, tokens - settings.n_local - settings.n_init) // settings.block_size
             total += float(units * heads * shape.head_dim * itemsize)
+        if _has_middle(settings, shape):  # all keys are compared, and a few of them attended
+            total += float(tokens * shape.n_kv_heads * shape.head_dim * itemsize)
     return total

@@ -57,9 +57,9 @@ def unit_lse(
         keys = key_buffer[: n_kv * m * block * d].view(n_kv, m, block, d)
         logits = logit_buffer[: n_kv * rows * m * block].view(n_kv, rows, m * block)
         for i in range(b):
-            for some, run in _cut(k, units):
+            for some, run in cut_runs(k, units):
                 keys[:, some].copy_(run[:, i].transpose(0, 1))
-            for some, run in _cut(key_scale or (), units):
+            for some, run in cut_runs(key_scale or (), units):
                 keys[:, some].mul_(run[:, i].transpose(0, 1))
             flat = keys.view(n_kv, m * block, d)
             if rope is not None:
@@ -75,7 +75,7 @@ def unit_lse(
     return out
 
 
-def _cut(runs: Sequence[Tensor], units: slice) -> Iterator[tuple[slice, Tensor]]:
+def cut_runs(runs: Sequence[Tensor], units: slice) -> Iterator[tuple[slice, Tensor]]:
     """What of `units` lies in each run: the place among them, and the run's rows."""
     first = -units.start
     for run in runs:

@@ -79,6 +79,8 @@ class Call:
     offset: int  # tokens of this segment before the call
     position: int  # absolute position of the call's first token
     watch_units: bool = False  # collect `unit_uses`
+    closes: bool = True  # the segment ends with the call
+    stays: Tensor | None = None  # int64 [S'], kept tokens that are kept on; None: all
     unit_uses: list[UnitUse] = field(default_factory=list)
     # A step that is being recorded: it tells the host nothing and asks it for nothing; who replays
     # it brings the units and calls `Policy.advance`.

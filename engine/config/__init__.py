@@ -2,6 +2,7 @@
 
 from infllm.engine.config.device import cpu_has_bfloat16, device_name, dtype_name
 from infllm.engine.config.layers import HUB_ID, read_model_config, trained_length, user_file
+from infllm.engine.config.policy_settings import OF_POLICY
 from infllm.engine.config.settings import (
     KNOWN,
     Config,
@@ -15,6 +16,7 @@ from infllm.engine.config.settings import (
 __all__ = [
     "HUB_ID",
     "KNOWN",
+    "OF_POLICY",
     "Config",
     "ModelConfig",
     "PolicyName",

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from infllm import presets
+from infllm.engine.config.policy_settings import PUBLISHED
 from infllm.engine.errors import ConfigError, ModelNotFound
 from infllm.engine.sources import names_gguf
 
@@ -50,13 +51,20 @@ def flatten(
             if value is None:
                 continue
             raise ConfigError(f"{key}: a mapping is needed, not {type(value).__name__} ({origin})")
-        if bare and key not in known and f"model.{key}" in known:
+        if bare and key not in known and f"model.{own_name(key)}" in known:
             key = f"model.{key}"
+        key = own_name(key)
         is_prompt = re.fullmatch(rf"prompts\.[\w-]+\.({'|'.join(PROMPT_PARTS)})", key)
         if key not in known and not is_prompt:
             raise unknown_key(key, known, origin)
         layer.values[key] = value
     return layer
+
+
+def own_name(key: str) -> str:
+    """A key of the `model:` section by its name here, where published code has another."""
+    section, dot, leaf = key.rpartition(".")
+    return f"{section}{dot}{PUBLISHED.get(leaf, leaf)}" if section in ("", "model") else key
 
 
 def _pairs(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

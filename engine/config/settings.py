@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
@@ -27,6 +25,8 @@ from infllm.engine.config.layers import (
     surrounding_layers,
     trained_length,
 )
+from infllm.engine.config.policy_settings import MiddleSettings, SurpriseSettings
+from infllm.engine.config.values import Count, CountOrZero, Positive, Settings, Share
 from infllm.engine.errors import ConfigError
 
 UNLIMITED = 2**31 - 1  # the published configs write "no limit" so
@@ -34,18 +34,13 @@ DEFAULT_PRESET = "pocket"
 
 # Keys of the published configs that choose between implementations there and nothing here.
 WITHOUT_EFFECT = ("model.fattn", "model.async_global_stream", "model.pin_memory")
+TURNS = 4  # of the length that chunks are given then fill what sirllm keeps
 # Settings that nobody chose: they give way where a chosen one contradicts them.
 UNCHOSEN = ("default", "model's trained length")
 
 
 def _aliases(**names: str) -> BeforeValidator:
     return BeforeValidator(lambda value: names.get(str(value).replace("-", "_"), value))
-
-
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a number is needed")
-    return value
 
 
 def _device(value: str) -> str:
@@ -58,14 +53,11 @@ def _unlimited(value: Any) -> Any:
     return None if isinstance(value, int) and value >= UNLIMITED else value
 
 
-Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
-CountOrZero = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
-Positive = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1)]
-
 PolicyName = Annotated[
-    Literal["inf-llm", "infinite-lm", "stream-lm", "window", "origin"],
-    _aliases(stream_llm="stream-lm", inf_llm="inf-llm", infinite_lm="infinite-lm"),
+    Literal["inf-llm", "infinite-lm", "sirllm", "stream-lm", "window", "origin"],
+    _aliases(
+        stream_llm="stream-lm", inf_llm="inf-llm", infinite_lm="infinite-lm", sir_llm="sirllm"
+    ),
 ]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
@@ -77,12 +69,7 @@ KvDtype = Annotated[
 ]
 
 
-class _Settings(BaseModel):
-    # protected_namespaces: a config may well have a field named `model`
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class ModelConfig(_Settings):
+class ModelConfig(MiddleSettings, SurpriseSettings):
     """The `model:` section: which model, and the memory policy. Lengths are in tokens."""
 
     type: PolicyName = "inf-llm"
@@ -125,7 +112,7 @@ class ModelConfig(_Settings):
     pin_memory: bool | None = None
 
 
-class PromptConfig(_Settings):
+class PromptConfig(Settings):
     """One task's words around the document. None keeps the built-in text of that part."""
 
     system: str | None = None
@@ -133,7 +120,7 @@ class PromptConfig(_Settings):
     tail: str | None = None
 
 
-class Config(_Settings):
+class Config(Settings):
     """Everything a run needs to know."""
 
     model: ModelConfig = Field(default_factory=ModelConfig)
@@ -347,7 +334,11 @@ def _within_limits(config: Config, origins: Mapping[str, str]) -> tuple[Config, 
     if changes:
         config = config.model_copy(update={"model": model.model_copy(update=changes)})
 
-    if config.chunk_size % exc:
+    if model.type == "sirllm":
+        config, lowered = _within_turns(config)
+        if lowered and origins.get("chunk_size", "default") not in UNCHOSEN:
+            notes.append(lowered)
+    elif config.chunk_size % exc:
         rounded = max(exc, config.chunk_size // exc * exc)
         if origins.get("chunk_size", "default") not in UNCHOSEN:
             notes.append(
@@ -358,3 +349,21 @@ def _within_limits(config: Config, origins: Mapping[str, str]) -> tuple[Config, 
     if config.truncation is not None and config.max_len is None:
         notes.append("truncation has no effect without max_len")
     return config, notes
+
+
+def _within_turns(config: Config) -> tuple[Config, str | None]:
+    """`config` with chunks that fit as turns, each read by one pass; what was lowered."""
+    model = config.model
+    room = model.n_entropy + model.n_recent
+    if room == 0:
+        raise ConfigError(
+            "model.n_entropy and model.n_recent are both 0",
+            "initial tokens alone are no memory: raise one of the two",
+        )
+    if config.chunk_size <= room:
+        return config, None
+    size = max(1, room // TURNS)
+    return config.model_copy(update={"chunk_size": size}), (
+        f"chunk_size {config.chunk_size} lowered to {size}: of n_entropy and n_recent, "
+        f"{room} tokens in all, one in {TURNS} is for those that arrive"
+    )

@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING
 from infllm.engine.lazy import lazily
 
 if TYPE_CHECKING:
-    from infllm.engine.files.fingerprint import model_digest, settings_key, tokenizer_digest
+    from infllm.engine.files.fingerprint import (
+        memory_key,
+        model_digest,
+        settings_key,
+        tokenizer_digest,
+    )
     from infllm.engine.files.manifest import (
         LOCK,
         MANIFEST,
@@ -20,14 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKED_WHOLE", "LOCK", "MANIFEST", "OURS", "Manifest", "MemoryWriter", "Verification",
-    "model_digest", "open_memory", "read_extra", "read_manifest", "save", "settings_key",
-    "tokenizer_digest", "verify",
+    "memory_key", "model_digest", "open_memory", "read_extra", "read_manifest", "save",
+    "settings_key", "tokenizer_digest", "verify",
 ]  # fmt: skip
 
 __getattr__ = lazily(
     __name__,
     {
-        "fingerprint": ("model_digest", "settings_key", "tokenizer_digest"),
+        "fingerprint": ("memory_key", "model_digest", "settings_key", "tokenizer_digest"),
         "manifest": ("LOCK", "MANIFEST", "Manifest", "OURS", "read_extra", "read_manifest"),
         "reader": ("open_memory",),
         "verification": ("CHECKED_WHOLE", "Verification", "verify"),

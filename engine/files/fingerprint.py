@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from infllm.engine.config import OF_POLICY
 from infllm.engine.errors import MemoryFileError
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ def settings_key(config: ModelConfig, chunk_size: int, dtype: torch.dtype) -> di
     values["model.dtype"] = str(dtype).removeprefix("torch.")
     values["chunk_size"] = chunk_size
     return values
+
+
+def memory_key(config: ModelConfig, chunk_size: int, dtype: torch.dtype) -> dict[str, Any]:
+    """`settings_key` without what only other policies know."""
+    other = {name for policy, names in OF_POLICY.items() if policy != config.type for name in names}
+    values = settings_key(config, chunk_size, dtype)
+    return {key: x for key, x in values.items() if key.removeprefix("model.") not in other}
 
 
 def model_digest(model: PreTrainedModel) -> str:

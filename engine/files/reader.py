@@ -16,7 +16,7 @@ from infllm.engine.files.fingerprint import refuse_other
 from infllm.engine.files.manifest import read_manifest
 from infllm.engine.files.tensor_file import TensorFile
 from infllm.engine.files.verification import Files, Rows, Verification, map_files
-from infllm.engine.policies import InfLLM
+from infllm.engine.policies import KeptTokens, OffDevice
 from infllm.engine.session import Progress
 from infllm.engine.units import Run, by_unit
 
@@ -68,10 +68,13 @@ def _restore(session: Session, files: Files) -> None:
     told = state.metadata
     device = session.backing.attachment.device
     logits = state["logits"].to(device, copy=True) if "logits" in state.names else None
+    kept_tokens = None
+    if "kept.number" in state.names:
+        kept_tokens = KeptTokens(state["kept.number"].clone(), state["kept.surprise"].clone())
     session.restore(
         Progress(
             told["start"], told["offset"], told["read"], told["given"],
-            state["pending"].tolist(), logits,
+            state["pending"].tolist(), logits, kept_tokens,
         )
     )  # fmt: skip
     for i, policy in session.policies.items():
@@ -82,13 +85,13 @@ def _restore(session: Session, files: Files) -> None:
                 # Copied: a window that lives in a file would fault in the middle of a pass.
                 kept[leaf] = state[name].to(policy.layer.device, copy=True)
         policy.restore(kept)
-        if isinstance(policy, InfLLM) and i in files.rows:
+        if isinstance(policy, OffDevice) and i in files.rows:
             _adopt(policy, i, files.rows[i], told["slabs"], growing=told["growing"])
     session.manifest = files.manifest
 
 
 def _adopt(
-    policy: InfLLM, layer: int, rows: list[Rows], slabs: list[list[int]], *, growing: bool
+    policy: OffDevice, layer: int, rows: list[Rows], slabs: list[list[int]], *, growing: bool
 ) -> None:
     """Give a layer its units, in slabs as they were: [capacity, used] of each."""
     first = 0

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from infllm.engine.files.draft import Draft, checksum, unit_checksums
 from infllm.engine.files.tensor_file import rows_of_a_sum
-from infllm.engine.policies import InfLLM
 
 if TYPE_CHECKING:
     from infllm.engine.session import Session
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 def stores(session: Session) -> dict[int, UnitStore]:
     """The layers that have units, by their number."""
     policies = session.policies.items()
-    units = {i: p.units for i, p in policies if isinstance(p, InfLLM) and p.units is not None}
+    units = {i: p.units for i, p in policies if p.units is not None}
     return {i: store for i, store in sorted(units.items()) if store.n}
 
 
@@ -90,6 +89,9 @@ def draft_state(session: Session) -> Draft:
     tensors = {"pending": torch.tensor(progress.pending, dtype=torch.int64)}
     if progress.logits is not None:
         tensors["logits"] = progress.logits
+    if progress.kept is not None:
+        tensors["kept.number"] = progress.kept.number
+        tensors["kept.surprise"] = progress.kept.surprise
     counts: dict[str, dict[str, int]] = {}
     for i, policy in session.policies.items():
         counts[str(i)] = {}

@@ -142,12 +142,13 @@ class MemoryWriter:
         done = 0
         while done < len(ids):
             # To the end of a chunk: what is saved should not depend on how `ids` was cut.
-            take = self.session.chunk_size - len(self.session.progress.pending)
+            size = self.session.chunk_size
+            take = size - len(self.session.progress.pending) % size
             self.session.read(ids[done : done + take])
             done += take
             if after_chunk is not None:
                 after_chunk()
-            if not self.session.progress.pending and self._is_due():
+            if len(self.session.progress.pending) % size == 0 and self._is_due():
                 self.checkpoint()
 
     def _is_due(self) -> bool:

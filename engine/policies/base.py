@@ -15,6 +15,7 @@ from infllm.kernels.partial_attention import Part
 if TYPE_CHECKING:
     from infllm.engine.attachment import Call, Layer
     from infllm.engine.config import ModelConfig
+    from infllm.engine.units import UnitStore
 
 
 class Policy(abc.ABC):
@@ -25,6 +26,11 @@ class Policy(abc.ABC):
     place, so that a fork may share them.
     """
 
+    # Whether calls must be told when they close a segment (`Call.closes`): then a chunk is read no
+    # sooner than another token, or the end, follows it.
+    asks_for_the_end = False
+    keeps_by_surprise = False  # the session says at each call what stays, see `KeptTokens`
+    units: UnitStore | None = None  # what is kept off the device, where a policy keeps any
     KEPT: ClassVar[tuple[str, ...]] = ("count",)  # what one call leaves for the next, by name
 
     def __init__(self, config: ModelConfig, layer: Layer) -> None:

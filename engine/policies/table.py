@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from infllm.engine.policies.base import Policy
 from infllm.engine.policies.fast_inf_llm import FastInfLLM
+from infllm.engine.policies.middle_lm import infinite_lm
 from infllm.engine.policies.origin import Origin
-from infllm.engine.policies.window import InfiniteLM, StreamLM, Window
+from infllm.engine.policies.sirllm import SirLLM
+from infllm.engine.policies.window import StreamLM, Window
 
 if TYPE_CHECKING:
     from infllm.engine.attachment import Layer
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 # A name of `infllm.engine.config.PolicyName` -> what makes the memory of one layer.
 POLICIES: dict[str, Callable[[ModelConfig, Layer], Policy]] = {
     "inf-llm": FastInfLLM,
-    "infinite-lm": InfiniteLM,
+    "infinite-lm": infinite_lm,
+    "sirllm": SirLLM,
     "stream-lm": StreamLM,
     "window": Window,
     "origin": Origin,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
 from infllm.engine.errors import ConfigError
-from infllm.engine.policies.base import Policy
+from infllm.engine.policies.off_device import OffDevice
 from infllm.engine.policies.representatives import Cut, ReprScores, represent
 from infllm.engine.units import FaissIndex, Run, UnitStore
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from infllm.engine.policies.lookup_scores import Lookup
 
 
-class UnitMemory(Policy):
+class UnitMemory(OffDevice):
     """State of a layer, by position from the session's start:
 
     init (first n_init tokens that left the window) | units of block_size tokens | remainder.
@@ -42,7 +41,6 @@ class UnitMemory(Policy):
             raise ConfigError(
                 "model.faiss and model.unit_score keys exclude each other", "choose one"
             )
-        self.units: UnitStore | None = None
         self.faiss: FaissIndex | None = None
         self.init_k: Tensor | None = None  # [B, Hkv, <= n_init, D], as stored: not rotated
         self.init_v: Tensor | None = None
@@ -63,7 +61,11 @@ class UnitMemory(Policy):
         """Tokens that have moved to the init part so far."""
         return 0 if self.init_k is None else self.init_k.shape[2]
 
-    def _open_store(self, batch: int) -> UnitStore:
+    @property
+    def unit_size(self) -> int:
+        return self.config.block_size
+
+    def open_store(self, batch: int) -> UnitStore:
         self.units = UnitStore(self.config, self.layer, batch)
         if self.config.faiss:
             self.faiss = FaissIndex(batch, self.units.n_repr_heads * self.layer.head_dim)
@@ -72,7 +74,7 @@ class UnitMemory(Policy):
     def open(self, k: Tensor, v: Tensor) -> tuple[UnitStore, tuple[Tensor, Tensor]]:
         """The units, and k, v [B, Hkv, R, D] of the remainder, for a call that brings k and v."""
         if self.units is None:
-            self._open_store(k.shape[0])
+            self.open_store(k.shape[0])
             self.rest_k, self.rest_v = k[:, :, :0], v[:, :, :0]
         assert self.units is not None
         assert self.rest_k is not None
@@ -128,8 +130,6 @@ class UnitMemory(Policy):
 
     def fork(self) -> Self:
         other = super().fork()
-        if self.units is not None:
-            other.units = self.units.fork()
         if self.faiss is not None:
             other.faiss = self.faiss.fork()
         if self.record is not None:
@@ -137,25 +137,6 @@ class UnitMemory(Policy):
         return other
 
     def adopt(self, capacity: int, index: list[Tensor], runs: list[Run], *, growing: bool) -> None:
-        """Take over units that files hold, see `UnitStore.adopt`."""
-        store = self._open_store(1) if self.units is None else self.units
-        store.adopt(capacity, index, runs, growing=growing)
+        super().adopt(capacity, index, runs, growing=growing)
         if self.faiss is not None:
             self.faiss.add(torch.cat(index).permute(1, 2, 0, 3))
-
-    def restore(self, state: Mapping[str, Tensor | int]) -> None:
-        super().restore(state)
-        if self.units is None and self.rest_k is not None:
-            self._open_store(self.rest_k.shape[0])
-
-    @property
-    def disk_bytes(self) -> int:
-        return 0 if self.units is None else self.units.disk_bytes
-
-    @property
-    def host_bytes(self) -> int:
-        return 0 if self.units is None else self.units.host_bytes
-
-    @property
-    def device_bytes(self) -> int:
-        return super().device_bytes + (0 if self.units is None else self.units.device_bytes)

@@ -24,6 +24,7 @@ class Window(SteppingPolicy):
 
     KEPT = ("count", "recent_k", "recent_v", "init_k", "init_v")
     IN_STEPS = ("recent_k", "recent_v")
+    steps_in_place = True  # decode steps keep the window in `StepTokens`
 
     def __init__(
         self, config: ModelConfig, layer: Layer, n_local: int | None = None, n_init: int = 0
@@ -52,7 +53,8 @@ class Window(SteppingPolicy):
 
     def begin(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:
         self._recorded = call.recorded
-        if k.shape[2] == 1 and self.recent_k is not None and self.count >= self.n_init:
+        known = self.recent_k is not None and self.count >= self.n_init
+        if self.steps_in_place and k.shape[2] == 1 and known:
             self._begin_step(q, k, v)
             return
         self._leave_steps()
@@ -61,10 +63,10 @@ class Window(SteppingPolicy):
             fresh = slice(0, self.n_init - self.count)
             init_k = self.rotate_init(k[:, :, fresh], self.count)
             # Copies: views would keep all of the call's keys and values alive, in their strides.
-            self.init_k = _joined(self.init_k, init_k).contiguous()
-            self.init_v = _joined(self.init_v, v[:, :, fresh]).contiguous()
-        self._k = _joined(self.recent_k, k)
-        self._v = _joined(self.recent_v, v)
+            self.init_k = joined(self.init_k, init_k).contiguous()
+            self.init_v = joined(self.init_v, v[:, :, fresh]).contiguous()
+        self._k = joined(self.recent_k, k)
+        self._v = joined(self.recent_v, v)
         self._past = self._k.shape[2] - k.shape[2]
         self._k_near = rotary.run(self._k, 0)
         self._q_near = rotary.run(q, self._past)
@@ -149,17 +151,25 @@ class Window(SteppingPolicy):
 
 
 class InfiniteLM(Window):
-    """LM-Infinite (arXiv 2308.16137, section 3): initial keys at the one distance n_local - 1."""
+    """LM-Infinite (arXiv 2308.16137, section 3): initial keys at one distance."""
 
     def __init__(self, config: ModelConfig, layer: Layer) -> None:
         super().__init__(config, layer, n_init=config.n_init)
 
+    @property
+    def init_distance(self) -> int:
+        far = self.config.far_distance
+        return far if isinstance(far, int) else self.n_local - (far == "L-1")
 
-class StreamLM(InfiniteLM):
+
+class StreamLM(Window):
     """StreamingLLM (arXiv 2309.17453, section 3.2): positions are places in the cache.
 
     Initial keys stand at 0 to n_init - 1 and every query that attends them at n_local + n_init - 1.
     """
+
+    def __init__(self, config: ModelConfig, layer: Layer) -> None:
+        super().__init__(config, layer, n_init=config.n_init)
 
     def rotate_init(self, k: Tensor, first: int) -> Tensor:
         return self.layer.rotary.run(k, first)
@@ -169,5 +179,5 @@ class StreamLM(InfiniteLM):
         return self.n_local + self.n_init - 1
 
 
-def _joined(old: Tensor | None, new: Tensor) -> Tensor:
+def joined(old: Tensor | None, new: Tensor) -> Tensor:
     return new if old is None else torch.cat([old, new], dim=2)

@@ -10,7 +10,7 @@ import torch
 
 from infllm.engine.decode import Sampler
 from infllm.engine.errors import UnsupportedCall
-from infllm.engine.policies import InfLLM
+from infllm.engine.policies import OffDevice
 from infllm.engine.session.results import Token, UnitMass, unit_masses
 from infllm.engine.session.steps import Stepping
 
@@ -54,7 +54,11 @@ class Generating(Stepping):
                 raise UnsupportedCall("nothing has been read", "read a prompt before generating")
             for n in range(max_new_tokens):
                 if n > 0:
-                    self._step(self._take_pending()[0])
+                    self._answering = True
+                    try:
+                        self._step(self._take_pending()[0])
+                    finally:
+                        self._answering = False
                 assert self._last_logits is not None
                 token = sampler.choose(self._last_logits)
                 if token in stop:
@@ -70,6 +74,6 @@ class Generating(Stepping):
         """Units of the last pass with their mass, largest first."""
         if self._call is None or not self._call.unit_uses:
             return []
-        n_layers = sum(isinstance(p, InfLLM) for p in self.policies.values())
-        size = self.config.block_size
-        return unit_masses(self._call.unit_uses, size, n_layers * max(1, self._tokens))
+        sizes = [p.unit_size for p in self.policies.values() if isinstance(p, OffDevice)]
+        shared = len(sizes) * max(1, self._tokens)
+        return unit_masses(self._call.unit_uses, max(sizes), shared)

@@ -14,7 +14,15 @@ from torch import Tensor
 
 from infllm.engine.attachment import Call
 from infllm.engine.errors import EngineError, OutOfMemory, UnsupportedCall
-from infllm.engine.policies import Policy, make_policy, run_policy
+from infllm.engine.policies import (
+    KeptTokens,
+    Policy,
+    make_policy,
+    random_scores,
+    refuse_turns,
+    run_policy,
+)
+from infllm.engine.session.losses import losses
 
 if TYPE_CHECKING:
     from infllm.engine.config import ModelConfig
@@ -31,6 +39,7 @@ class Progress:
     given: int
     pending: list[int]  # ids that wait
     logits: Tensor | None  # float32 [vocab], after the last token read
+    kept: KeptTokens | None = None  # where the policy keeps tokens by their surprise
 
 
 class Reading:
@@ -49,6 +58,10 @@ class Reading:
         self.policies: dict[int, Policy] = {
             layer.index: make_policy(config, layer) for layer in backing.attachment.layers
         }
+        by_surprise = any(p.keeps_by_surprise for p in self.policies.values())
+        self._kept = KeptTokens.none() if by_surprise else None
+        if self._kept is not None:
+            refuse_turns(config, chunk_size)
         self._pending: list[int] = []
         self._offset = 0  # tokens of the open segment that have been forwarded
         self._read = 0
@@ -57,6 +70,8 @@ class Reading:
         self._watch_units = False
         self._call: Call | None = None
         self._own_pass = False
+        self._closes = False  # the pass is the segment's last
+        self._answering = False  # with tokens of the model's own
         self.under_way = False  # a forward pass of the attached model
         self._broken = False
         self._seconds_reading = 0.0
@@ -67,14 +82,17 @@ class Reading:
     def progress(self) -> Progress:
         """How far this session has come."""
         return Progress(
-            self.start, self._offset, self._read, self._given, self._pending, self._last_logits
-        )
+            self.start, self._offset, self._read, self._given, self._pending, self._last_logits,
+            self._kept,
+        )  # fmt: skip
 
     def restore(self, progress: Progress) -> None:
         """Go on from where another session was; only for one that was given nothing yet."""
         self.start, self._offset = progress.start, progress.offset
         self._read, self._given = progress.read, progress.given
         self._pending, self._last_logits = progress.pending, progress.logits
+        if progress.kept is not None:
+            self._kept = progress.kept
 
     @property
     def position(self) -> int:
@@ -97,7 +115,7 @@ class Reading:
         if chunk:
             self._watch_units = units
             try:
-                self._forward(chunk)
+                self._forward(chunk, closes=True)
             finally:
                 self._watch_units = False
         self._offset = 0
@@ -117,7 +135,8 @@ class Reading:
     def _whole_chunks(self) -> Iterator[list[int]]:
         """Takes complete chunks from what waits."""
         size = self.chunk_size
-        while len(self._pending) >= size:
+        ahead = 1 if any(p.asks_for_the_end for p in self.policies.values()) else 0
+        while len(self._pending) >= size + ahead:
             chunk = self._pending[:size]
             # Before the pass: who looks in between (a fork, `stats`) must not see them twice.
             del self._pending[:size]
@@ -137,6 +156,7 @@ class Reading:
                 f"a session holds one sequence, not {batch} (a batch, or beams)",
                 "open one session for each sequence",
             )
+        stays = self._make_room(tokens)
         if not self._own_pass:  # a pass made by transformers is a segment of its own
             if self._pending:
                 raise UnsupportedCall(
@@ -145,11 +165,39 @@ class Reading:
                 )
             self._offset = 0
             self._given += tokens
-        self._call = Call(self._offset, self.start + self._read, self._watch_units)
+        closes = self._closes or not self._own_pass
+        position = self.start + self._read
+        self._call = Call(self._offset, position, self._watch_units, closes=closes, stays=stays)
         self._tokens = tokens
         self._broken = True  # until the pass is complete
         self.under_way = True
         return self._call
+
+    def _make_room(self, tokens: int) -> Tensor | None:
+        """Places of what is kept beside a turn of `tokens` tokens, where that is not all."""
+        if self._kept is None:
+            return None
+        if not self._own_pass:
+            raise UnsupportedCall(
+                f"{self.config.type} must see the ids of a pass, and its logits for all of them",
+                "read and generate with the session instead: session.read(ids), session.generate()",
+            )
+        decays = not self._answering
+        self._kept, stays = self._kept.make_room(self.config, tokens, decays=decays)
+        return stays
+
+    def _surprise(self, ids: Sequence[int], states: Tensor, before: Tensor | None) -> Tensor:
+        """float32 [T]: how little the model expected the tokens of a pass, in nats; or chance.
+
+        Of the very first token nothing is known: it counts as the most surprising of its turn.
+        """
+        first = self._read - len(ids)
+        if self.config.score == "random":
+            return random_scores(self.config.score_seed, first, len(ids))
+        found = losses(self.backing.attachment, ids, states, before, 0).cpu()
+        if len(found) < len(ids):
+            found = torch.cat([found.max()[None] if len(found) else torch.zeros(1), found])
+        return found
 
     def refuse_broken(self) -> None:
         """Raises EngineError where a pass was interrupted: the layers have come to differ."""
@@ -186,20 +234,29 @@ class Reading:
         """Attention of one layer in a pass, see `run_policy`."""
         return run_policy(self.policies[layer], q, k, v, call, scale, softcap, sink)
 
-    def _forward(self, ids: Sequence[int], hidden: list[Tensor] | None = None) -> None:
-        """One pass over `ids`; collects the hidden states [1, T, M] in `hidden` when given."""
+    def _forward(
+        self, ids: Sequence[int], hidden: list[Tensor] | None = None, *, closes: bool = False
+    ) -> None:
+        """One pass over `ids`; collects the hidden states [1, T, M] in `hidden` when given.
+        `closes`: the segment ends with it."""
         began = time.perf_counter()
         attachment = self.backing.attachment
         tokens = torch.tensor([ids], device=attachment.device)
         positions = torch.arange(len(ids), device=tokens.device)[None]
-        self._own_pass = True
+        before = self._last_logits
+        self._own_pass, self._closes = True, closes
         try:
             with attachment.hidden_states() as states:
                 attachment.forward(tokens, positions, self)
+            if self._kept is not None:
+                self._broken = True  # until the list has the tokens that the layers have
+                surprise = self._surprise(ids, states[0], before)
+                self._kept = self._kept.append(self._read - len(ids), surprise)
+                self._broken = False
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory() from error
         finally:
-            self._own_pass = False
+            self._own_pass = self._closes = False
         if hidden is not None:
             hidden.append(states[0])
         self._seconds_reading += time.perf_counter() - began
@@ -218,7 +275,9 @@ class Reading:
         """Token ranges (start, stop), absolute and in order, that the next step attends without a
         lookup in at least one layer: the initial tokens and the recent ones."""
         merged: list[tuple[int, int]] = []
-        for start, stop in sorted({r for p in self.policies.values() for r in p.in_sight()}):
+        ranges = {r for p in self.policies.values() for r in p.in_sight()}
+        ranges |= set(self._kept.ranges() if self._kept is not None else ())
+        for start, stop in sorted(ranges):
             start, stop = start + self.start, stop + self.start
             if merged and start <= merged[-1][1]:
                 merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))

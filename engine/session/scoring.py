@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from infllm.engine.session.losses import blocks_of_logits, losses
 from infllm.engine.session.steps import Stepping
-
-LOGIT_BYTES = 256 * 2**20  # of one block of logits while scoring
 
 
 class Scoring(Stepping):
@@ -38,12 +37,12 @@ class Scoring(Stepping):
             self._forward(chunk, hidden)
         rest = self._take_pending()
         if rest:
-            self._forward(rest, hidden)
+            self._forward(rest, hidden, closes=True)
         self._offset = 0
         if not ids:
             return self._no_logits()
         states = torch.cat(hidden, dim=1)[:, waiting:]
-        return torch.cat(list(self._logits(states)))
+        return torch.cat(list(blocks_of_logits(self.backing.attachment, states)))
 
     def _listed(self, ids: Iterable[int]) -> list[int]:
         ids = [int(i) for i in ids]
@@ -54,12 +53,6 @@ class Scoring(Stepping):
 
     def _no_logits(self) -> Tensor:
         return torch.empty(0, self.backing.attachment.vocab_size)
-
-    def _logits(self, states: Tensor) -> Iterator[Tensor]:
-        """float32 [n, vocab] blocks of hidden states [1, T, M], each of bounded size."""
-        rows = max(1, LOGIT_BYTES // (4 * self.backing.attachment.vocab_size))
-        for part in states.split(rows, dim=1):
-            yield self.backing.attachment.head(part)[0]
 
     @torch.no_grad()
     def nll(self, ids: Sequence[int]) -> Iterator[Tensor]:
@@ -92,17 +85,8 @@ class Scoring(Stepping):
         self._forward(chunk, hidden)
         if unscored >= len(chunk):
             return torch.empty(0)
-        target = torch.tensor(chunk, device=self.backing.attachment.device)
-        first = max(unscored, 1)
-        losses = []
-        if unscored == 0 and before is not None:
-            losses.append(_nll(before[None], target[:1]))
-        row = first
-        for logits in self._logits(hidden[0][:, first - 1 : -1]):
-            losses.append(_nll(logits, target[row : row + len(logits)]))
-            row += len(logits)
-        return torch.cat(losses).cpu() if losses else torch.empty(0)
-
-
-def _nll(logits: Tensor, target: Tensor) -> Tensor:
-    return torch.nn.functional.cross_entropy(logits, target, reduction="none")
+        if self._kept is not None and self.config.score == "entropy":
+            known = unscored if unscored or before is not None else 1
+            return self._kept.surprise[-len(chunk) :][known:]
+        attachment = self.backing.attachment
+        return losses(attachment, chunk, hidden[0], before, unscored).cpu()

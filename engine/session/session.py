@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from infllm.engine.attachment import SessionCache
-from infllm.engine.policies import InfLLM
 from infllm.engine.session.generating import Generating
 from infllm.engine.session.results import Stats
 from infllm.engine.session.scoring import Scoring
@@ -54,7 +53,7 @@ class Session(Scoring, Generating):
     def stats(self) -> Stats:
         """Counts so far; see `Stats`."""
         policies = self.policies.values()
-        stores = [p.units for p in policies if isinstance(p, InfLLM) and p.units is not None]
+        stores = [p.units for p in policies if p.units is not None]
         return Stats(
             tokens_given=self._given,
             tokens_read=self._read,

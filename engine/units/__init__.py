@@ -7,13 +7,13 @@ from infllm.engine.lazy import lazily
 if TYPE_CHECKING:
     from infllm.engine.units.call_pages import CallPages
     from infllm.engine.units.faiss_index import FaissIndex
-    from infllm.engine.units.sizes import Estimate, estimate
+    from infllm.engine.units.sizes import PAGE, Estimate, estimate
     from infllm.engine.units.slab import Run, by_unit
     from infllm.engine.units.slot_table import SlotTable
     from infllm.engine.units.store import UnitStore
 
 __all__ = [
-    "CallPages", "Estimate", "FaissIndex", "Run", "SlotTable", "UnitStore", "by_unit",
+    "PAGE", "CallPages", "Estimate", "FaissIndex", "Run", "SlotTable", "UnitStore", "by_unit",
     "estimate",
 ]  # fmt: skip
 
@@ -22,7 +22,7 @@ __getattr__ = lazily(
     {
         "call_pages": ("CallPages",),
         "faiss_index": ("FaissIndex",),
-        "sizes": ("Estimate", "estimate"),
+        "sizes": ("PAGE", "Estimate", "estimate"),
         "slab": ("Run", "by_unit"),
         "slot_table": ("SlotTable",),
         "store": ("UnitStore",),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from infllm.engine.attachment import Layer
     from infllm.engine.config import ModelConfig
 
+PAGE = 8  # tokens: what `infinite-lm` fetches for the sake of one chosen key
 KV_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "fp8": 1}
 
 
@@ -38,16 +39,27 @@ def _layer_bytes(config: ModelConfig, layer: Layer, n_tokens: int) -> tuple[int,
         return min(n_tokens, layer.sliding_window) * token, 0
     if config.type == "origin":
         return n_tokens * token, 0
+    if config.type == "sirllm":
+        return min(n_tokens, config.n_init + config.n_entropy + config.n_recent) * token, 0
     kept = min(n_tokens, config.n_local + config.n_init) * token
+    if config.type == "infinite-lm" and config.has_middle(layer.index):
+        n_pages = max(0, n_tokens - config.n_local - config.n_init + 1) // PAGE
+        slots = max(config.max_cached_block, config.middle_topk * layer.n_heads) * PAGE * token
+        return kept + slots, n_pages * _unit_bytes(config, layer, PAGE)
     if config.type != "inf-llm":
         return kept, 0
     n_units = max(0, n_tokens - config.n_local - config.n_init) // config.block_size
     kv = KV_BYTES[config.kv_dtype]
-    scale = 4 if config.kv_dtype in ("int8", "fp8") else 0
-    unit = 2 * layer.n_kv_heads * config.block_size * (layer.head_dim * kv + scale)
     heads = layer.n_kv_heads if config.repr_heads == "group" else layer.n_heads
     # As in UnitStore: float32 on a CPU, at most 16 bits on a GPU unless the units have more.
     index = heads * layer.head_dim * (4 if layer.device.type == "cpu" else max(kv, 2))
     groups = layer.n_heads if config.perhead else 1
     slots = max(config.max_cached_block, config.topk * groups) * config.block_size * token
+    unit = _unit_bytes(config, layer, config.block_size)
     return kept + n_units * index + slots, n_units * unit
+
+
+def _unit_bytes(config: ModelConfig, layer: Layer, size: int) -> int:
+    """Bytes of a unit of `size` tokens off the device."""
+    scale = 4 if config.kv_dtype in ("int8", "fp8") else 0
+    return 2 * layer.n_kv_heads * size * (layer.head_dim * KV_BYTES[config.kv_dtype] + scale)

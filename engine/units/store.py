@@ -14,6 +14,7 @@ from torch import Tensor
 from infllm.engine.units.block_cache import BlockCache
 from infllm.engine.units.slab import Run, Slab, View
 from infllm.engine.units.staging import make_staging
+from infllm.kernels.key_topk import top_keys
 from infllm.kernels.quantize import PLAIN, dequantize, quantize, storage_dtype
 from infllm.kernels.unit_mass import log_mass, unit_lse
 from infllm.kernels.unit_topk import unit_scores
@@ -31,12 +32,17 @@ RESIDENT = 2**27  # bytes of mapped units, a layer, that may stay in memory afte
 class UnitStore:
     """Units of one layer and one session; forks share what is written."""
 
-    def __init__(self, config: ModelConfig, layer: Layer, batch: int) -> None:
+    def __init__(
+        self, config: ModelConfig, layer: Layer, batch: int, *, indexed: bool = True
+    ) -> None:
+        """`indexed`: units have representatives, by which they are looked up."""
         self.batch = batch
         self.n_kv_heads = layer.n_kv_heads
         self.head_dim = layer.head_dim
         self.block_size = config.block_size
         self.n_repr_heads = layer.n_kv_heads if config.repr_heads == "group" else layer.n_heads
+        if not indexed:
+            self.n_repr_heads = 0
         self.device = layer.device
         self.dtype = layer.dtype
         self.kv_dtype = config.kv_dtype
@@ -179,7 +185,6 @@ class UnitStore:
     def _lse(self, q: Tensor, n: int, softmax: Softmax, rope: Rope | None, first: int) -> Tensor:
         """float32 [B, H, T, n]: logsumexp over the keys of each of the first n units."""
         out = q.new_empty(*q.shape[:3], n, dtype=torch.float32)
-        large = self.disk_bytes > RESIDENT
         for view in self.views:
             runs = view.runs(0, n)
             if not runs:
@@ -197,10 +202,27 @@ class UnitStore:
                 rope,
                 first + view.first * self.block_size,
             )
-            if large:
-                for file in {id(x.seal.file): x.seal.file for x in runs if x.seal}.values():
-                    file.release()
+            self._release(runs)
         return out
+
+    def top_keys(self, q: Tensor, topk: int) -> tuple[Tensor, Tensor]:
+        """Products and numbers of the keys that queries q [B, H, T, D], rotated, like best, see
+        `infllm.kernels.key_topk`. On a GPU the queries come to the host, where the keys are."""
+        runs = self._runs()
+        for run in runs:
+            if run.seal is not None:
+                run.seal.check_keys()
+        scales = [run.scale[:, :, 0] for run in runs if run.scale is not None]
+        keys = [run.kv[:, :, 0] for run in runs]
+        best, index = top_keys(q.cpu(), keys, scales or None, topk)
+        self._release(runs)
+        return best.to(self.device), index.to(self.device)
+
+    def _release(self, runs: list[Run]) -> None:
+        """Give back what a lookup by keys read of files, where that is much."""
+        if self.disk_bytes > RESIDENT:
+            for file in {id(x.seal.file): x.seal.file for x in runs if x.seal}.values():
+                file.release()
 
     def fetch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Bring units to the device's slots.

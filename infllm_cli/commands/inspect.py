@@ -112,6 +112,8 @@ def report(
             )
         if needs is not None and needs.seconds is not None:
             out.line(f"time: about {seconds(needs.seconds)} on {needs.device}, a rough guess")
+        for note in () if needs is None else needs.notes:
+            out.line(note)
     out.object(
         {
             "sources": list(sources),

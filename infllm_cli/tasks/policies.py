@@ -7,6 +7,7 @@ from typing import get_args
 from infllm.cli.errors import UsageError
 from infllm.cli.options import split_list
 
+ALIASES = {"stream-llm": "stream-lm", "sir-llm": "sirllm"}
 READ_BACK = "inf-llm+read-back"  # that policy, answering as `ask --read-back` does
 
 
@@ -24,7 +25,7 @@ def parse_policies(text: str | None, default: str, further: Sequence[str] = ()) 
 
     known = [*get_args(ModelConfig.model_fields["type"].annotation), *further]
     names = [name.replace("_", "-") for name in split_list(text)]
-    names = ["stream-lm" if name == "stream-llm" else name for name in names]
+    names = [ALIASES.get(name, name) for name in names]
     for name in names:
         if name not in known:
             near = get_close_matches(name, known, 1)

@@ -82,6 +82,54 @@ def test_estimate_is_the_engines_own_for_the_memory():
     assert longer.seconds == pytest.approx(2 * needs.seconds, rel=0.3)
 
 
+MIDDLE = ("--policy", "infinite-lm", "--set", "middle_topk=5", "--set", "middle_from_layer=1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (MIDDLE, "are kept on the host for the middle of 3 of 4 layers"),
+        (("--policy", "infinite-lm"), None),
+        (("--policy", "sirllm"), "the model's head is run for every token, for its surprise: "),
+        (("--policy", "sirllm", "--set", "score=random"), None),
+        ((), None),
+    ],
+)
+def test_what_a_policy_costs_besides_is_told(infllm, folder, flags, told):
+    for command in (("inspect", folder), ("ask", folder, "What?", "--dry-run")):
+        result = infllm(*command, "--device", "cpu", *flags)
+        assert result.code == 0
+        assert ("are kept on the host" in result.out) == (told is not None and "kept" in told)
+        assert ("the model's head" in result.out) == (told is not None and "head" in told)
+        assert told is None or told in result.out
+    notes = json.loads(infllm("inspect", folder, "--json", *flags).out)["needs"]["notes"]
+    assert len(notes) == (told is not None)
+
+
+def test_estimates_of_policies_differ_as_their_memories_do():
+    from infllm.engine.config import load_config
+
+    def needs(**overrides):
+        config = load_config("pocket", {"device": "cpu", "dtype": "float32", **overrides})
+        found = estimate.estimate_needs(config, 100_000)
+        assert found is not None
+        return found
+
+    window = needs(type="infinite-lm")
+    middle = needs(type="infinite-lm", middle_topk=5, middle_from_layer=1)
+    every = needs(type="infinite-lm", middle_topk=5, middle_from_layer=1, middle_queries="all")
+    token = 2 * 2 * 64 * 2  # keys and values, KV heads, head_dim, bfloat16
+    pages = (100_000 - 256 - 16 + 1) // 8
+    assert window.host_bytes == 0
+    assert middle.host_bytes == every.host_bytes == 3 * pages * 8 * token
+    assert every.seconds > 2 * middle.seconds
+    surprise, chance = needs(type="sirllm"), needs(type="sirllm", score="random")
+    assert surprise.host_bytes == chance.host_bytes == 0
+    assert surprise.device_bytes - surprise.weight_bytes == 4 * (16 + 2000) * 2 * token
+    assert surprise.seconds > 1.05 * chance.seconds
+    assert needs(type="sirllm", n_entropy=100).device_bytes < surprise.device_bytes
+
+
 def test_a_speed_is_measured_for_every_dtype():
     for dtype in ("float32", "bfloat16", "float16"):
         assert measured_speed("cpu", dtype) > 1e6

@@ -15,12 +15,12 @@ from transformers import PreTrainedModel
 from infllm.engine import Engine, Session, attach
 from tests.engine.tiny_models import SERVED, build
 
-POLICIES = ("inf-llm", "infinite-lm", "stream-lm", "window", "origin")
+POLICIES = ("inf-llm", "infinite-lm", "sirllm", "stream-lm", "window", "origin")
 
 # A memory so small that a hundred tokens fill window, initial tokens and a dozen units.
 SMALL_MEMORY = {
     "type": "inf-llm", "n_init": 3, "n_local": 16, "block_size": 4, "topk": 3, "repr_topk": 2,
-    "exc_block_size": 8, "max_cached_block": 6,
+    "exc_block_size": 8, "max_cached_block": 6, "n_entropy": 24, "n_recent": 9,
 }  # fmt: skip
 CHUNK = 16
 
@@ -34,6 +34,17 @@ VARIANTS: list[dict[str, Any]] = [
     {"far_position": "exact"},
     {"unit_score": "keys"},
 ]
+
+# LM-Infinite with its middle, in the second layer alone and in all; SirLLM.
+MIDDLE = {"type": "infinite-lm", "middle_topk": 3, "middle_from_layer": 0}
+SIBLINGS: list[dict[str, Any]] = [
+    {**MIDDLE, "middle_from_layer": 1},
+    {**MIDDLE, "middle_queries": "all", "middle_position": 11, "far_distance": "L"},
+    {**MIDDLE, "kv_dtype": "int8"},
+    {"type": "sirllm", "decay": 0.8},
+    {"type": "sirllm", "score": "random", "n_init": 0},
+]
+VARIANTS += SIBLINGS
 
 # Real forward passes: few examples, no time limit for each on a busy machine, no files left.
 FEW = settings(
@@ -74,6 +85,8 @@ def fork_tree_state(session: Session) -> dict[str, Any]:
         "position": session.position,
         "last": session._last_logits,
     }
+    if session._kept is not None:
+        state |= {"numbers": session._kept.number, "surprise": session._kept.surprise}
     for index, policy in session.policies.items():
         state |= {f"{index}.{name}": value for name, value in policy.state().items()}
         units = getattr(policy, "units", None)

@@ -151,7 +151,7 @@ def bytes_at(session: Session, lengths: list[int]) -> list[tuple[int, int, int]]
 LENGTHS = [10 * CHUNK, 20 * CHUNK, 60 * CHUNK]
 
 
-@pytest.mark.parametrize("policy", ["window", "stream-lm", "infinite-lm"])
+@pytest.mark.parametrize("policy", ["window", "stream-lm", "infinite-lm", "sirllm"])
 @pytest.mark.parametrize("served", ["llama", "gemma2"], indirect=True)
 def test_windows_take_constant_memory(served: Served, policy: str) -> None:
     rows = bytes_at(served.session(type=policy), LENGTHS)

@@ -26,7 +26,7 @@ from tests.engine.tiny_models import ids
 TEXT = ids(96)
 TAIL = ids(11, seed=7)
 MODELS = ("llama", "qwen3", "gemma2")
-ROOMY = {"n_local": 128}
+ROOMY = {"n_local": 128, "n_recent": 128}
 
 every_policy = pytest.mark.parametrize("policy", POLICIES)
 every_model = pytest.mark.parametrize("served", MODELS, indirect=True)

@@ -14,7 +14,7 @@ from infllm.engine import MemoryWriter, attach, verify
 from infllm.engine.errors import MemoryFileError
 from infllm.engine.files import MANIFEST, read_extra, read_manifest, tensor_file
 from tests.engine.memories import MORE, QUESTIONS, TEXT, assert_same_answers, contents, read, reason
-from tests.engine.served import CHUNK, POLICIES, SMALL_MEMORY, Served, serve
+from tests.engine.served import CHUNK, POLICIES, SIBLINGS, SMALL_MEMORY, Served, serve
 from tests.engine.tiny_models import build, ids
 
 # ---- the same answers ---------------------------------------------------------------------------
@@ -30,6 +30,7 @@ WAYS: list[dict[str, Any]] = [
     {"far_position": "exact", "unit_score": "keys"},
     *({"kv_dtype": kv} for kv in ("fp32", "bf16", "fp16", "int8", "fp8")),
     *({"type": policy} for policy in POLICIES if policy != "inf-llm"),
+    *SIBLINGS,
 ]
 
 

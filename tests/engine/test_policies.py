@@ -153,7 +153,9 @@ def test_smaller_units_change_little(kv_dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kind", ["inf-llm", "stream-lm", "infinite-lm", "window", "origin"])
+@pytest.mark.parametrize(
+    "kind", ["inf-llm", "stream-lm", "infinite-lm", "sirllm", "window", "origin"]
+)
 def test_half_precision_models_give_nearly_the_same(kind: str, dtype: torch.dtype) -> None:
     cfg = ModelConfig(
         type=kind, n_init=2, n_local=8, block_size=4, repr_topk=2, exc_block_size=4, topk=32,

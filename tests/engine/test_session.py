@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from infllm.engine import attach
 from infllm.engine.errors import ConfigError, EngineError, OutOfMemory
-from infllm.engine.session import scoring
+from infllm.engine.session import losses
 from tests.engine.served import CHUNK, FEW, SMALL_MEMORY, Served, assert_same_state, pieces
 from tests.engine.tiny_models import SERVED, build, ids
 
@@ -138,7 +138,7 @@ def test_scoring_holds_a_bounded_block_of_logits(
         return head(hidden)
 
     monkeypatch.setattr(llama.engine.attachment, "head", counted)
-    monkeypatch.setattr(scoring, "LOGIT_BYTES", 4 * 96 * 5)
+    monkeypatch.setattr(losses, "LOGIT_BYTES", 4 * 96 * 5)
     torch.testing.assert_close(nll_of(llama.session(), TEXT), want, atol=1e-5, rtol=0)
     assert max(sizes) == 5
     assert llama.session().score(TEXT).shape == (96, 96)

@@ -75,6 +75,21 @@ def test_a_band_shifted_by_what_the_device_knows(band: Band, at: int) -> None:
         check(part, splits=2)
 
 
+@pytest.mark.parametrize("n", [1, 5, 70])
+def test_keys_of_each_query_head_for_itself(n: int) -> None:
+    """One query with its own keys a head, beside keys that the heads of a group share."""
+    shape = Shape(t=1)
+    apart = Shape(hkv=4, t=1).dense(n, shape.query(seed=3), mass="column")
+    check(apart)
+    parts = [shape.dense(40, shape.query(), band=Band(39, 0, 30)), apart]
+    got, masses = attend(parts, 0.25)
+    want, want_masses = dispatch.attend_reference(parts, 0.25)
+    assert rms_error(got, want) < CLOSE[torch.float32]
+    assert masses[1] is not None
+    assert want_masses[1] is not None
+    assert rms_error(masses[1], want_masses[1]) < CLOSE[torch.float32]
+
+
 @pytest.mark.parametrize("d", [16, 64, 80, 96, 128, 256])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_head_dimensions(d: int, dtype: torch.dtype) -> None:
