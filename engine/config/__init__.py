@@ -11,6 +11,7 @@ from infllm.engine.config.settings import (
     fit_to_model,
     load_config,
 )
+from infllm.engine.config.stages import Pruning, prunes_int8, pruning_of
 
 __all__ = [
     "KNOWN",
@@ -18,11 +19,14 @@ __all__ = [
     "ModelConfig",
     "PolicyName",
     "PromptConfig",
+    "Pruning",
     "cpu_has_bfloat16",
     "device_name",
     "dtype_name",
     "fit_to_model",
     "load_config",
+    "prunes_int8",
+    "pruning_of",
     "read_model_config",
     "trained_length",
 ]  # fmt: skip

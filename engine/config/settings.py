@@ -27,6 +27,7 @@ from infllm.engine.config.layers import (
     surrounding_layers,
     trained_length,
 )
+from infllm.engine.config.stages import Refresh, Stages
 from infllm.engine.errors import ConfigError
 
 UNLIMITED = 2**31 - 1  # the published configs write "no limit" so
@@ -64,8 +65,14 @@ Positive = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan
 Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1)]
 
 PolicyName = Annotated[
-    Literal["inf-llm", "infinite-lm", "stream-lm", "window", "origin"],
-    _aliases(stream_llm="stream-lm", inf_llm="inf-llm", infinite_lm="infinite-lm"),
+    Literal["inf-llm", "infinite-lm", "infinitehip", "stream-lm", "window", "origin"],
+    _aliases(
+        stream_llm="stream-lm",
+        inf_llm="inf-llm",
+        infinite_lm="infinite-lm",
+        infinite_hip="infinitehip",
+        hip="infinitehip",
+    ),
 ]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
@@ -113,6 +120,16 @@ class ModelConfig(_Settings):
     keep_units: bool = False  # decode steps also attend the units that the question found
     perhead: bool = False
     faiss: bool = False
+
+    # Of infinitehip, whose first tokens are n_init and whose stream is n_local.
+    stages: Stages = "3k"
+    refresh: Refresh = "default"  # decode steps between two runs of each stage
+    early_layers: list[CountOrZero] = [0, 1, 2]  # by number: prune by chunk index, keep more
+    prune_capacity: Count | None = None  # tokens that chunk indices count to; None: those read
+    # What pruning looks at: keys as they are kept, or int8 copies, which lie on the device as long
+    # as there are at most `prune_bound` tokens. Auto: int8 on a GPU.
+    prune_keys: Literal["auto", "kv", "int8"] = "auto"
+    prune_bound: Count = 262144
 
     max_cached_block: Count = 32
     cache_strategy: Literal["lru", "fifo", "lru-s"] = "lru"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from infllm.engine.policies.base import Policy
 from infllm.engine.policies.fast_inf_llm import FastInfLLM
+from infllm.engine.policies.infinite_hip import InfiniteHiP
 from infllm.engine.policies.origin import Origin
 from infllm.engine.policies.window import InfiniteLM, StreamLM, Window
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 POLICIES: dict[str, Callable[[ModelConfig, Layer], Policy]] = {
     "inf-llm": FastInfLLM,
     "infinite-lm": InfiniteLM,
+    "infinitehip": InfiniteHiP,
     "stream-lm": StreamLM,
     "window": Window,
     "origin": Origin,
