@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired, Protocol
 
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
-
-if TYPE_CHECKING:
-    from infllm.engine.config.settings import ModelConfig
 
 LARGEST_BLOCK = 64  # queries that share a choice: attention packs what they chose for the first
 
@@ -75,6 +72,19 @@ Refresh = (
 )
 
 
+class PruneSettings(Protocol):
+    """The settings that say how a layer prunes."""
+
+    @property
+    def stages(self) -> str | list[Stage]: ...
+    @property
+    def refresh(self) -> str | list[int]: ...
+    @property
+    def early_layers(self) -> list[int]: ...
+    @property
+    def prune_keys(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Pruning:
     """One stage as a layer runs it."""
@@ -91,7 +101,7 @@ class Pruning:
         return self.keep * self.chunk
 
 
-def pruning_of(config: "ModelConfig", layer: int) -> list[Pruning]:
+def pruning_of(config: PruneSettings, layer: int) -> list[Pruning]:
     """The stages that a layer runs."""
     stages = PUBLISHED[config.stages] if isinstance(config.stages, str) else config.stages
     every = REFRESH[config.refresh] if isinstance(config.refresh, str) else config.refresh
@@ -113,7 +123,7 @@ def _nth(values: Sequence[int], i: int) -> int:
     return values[min(i, len(values) - 1)]
 
 
-def prunes_int8(config: "ModelConfig", device_type: str) -> bool:
+def prunes_int8(config: PruneSettings, device_type: str) -> bool:
     """Whether pruning looks at keys of its own, in int8: where the others are off the device."""
     auto = device_type != "cpu"
     return config.prune_keys == "int8" or (config.prune_keys == "auto" and auto)

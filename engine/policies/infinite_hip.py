@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -20,7 +19,7 @@ from infllm.kernels.descent import (
     first_intervals,
     mean_queries,
 )
-from infllm.kernels.partial_attention import Band, Part
+from infllm.kernels.partial_attention import Band, Part, parts_behind
 from infllm.kernels.rotate import rotate
 
 if TYPE_CHECKING:
@@ -127,30 +126,16 @@ class InfiniteHiP(Policy):
         return [near, *self._far_parts(q, self.count + start, chosen[chosen < ABSENT])]
 
     def _far_parts(self, q: Tensor, position: int, chosen: Tensor) -> list[Part]:
-        """First tokens and chunks that start at `chosen`, for a block [1, H, T, D] at `position`.
-
-        Tokens that only some queries have behind their windows are parts of their own.
-        """
+        """First tokens and chunks from `chosen` on, for a block [1, H, T, D] at `position`."""
         tokens, place = self._packed(position, chosen)
-        window = self.config.n_local
-        clear = int((tokens <= position - window).sum())
-        seen = int((tokens < position + q.shape[2] - window).sum())
-        if seen == 0:
-            return []
-        if self.far is None or self._new > 1 or self.far[0].shape[2] < seen:
-            there = seen if self._new > 1 else int((tokens < self.tokens.n).sum())
+        n = int((tokens < position + q.shape[2] - self.config.n_local).sum())
+        if self.far is None or self._new > 1 or self.far[0].shape[2] < n:
+            there = n if self._new > 1 else int((tokens < self.tokens.n).sum())
             self.far = self.tokens.fetch(tokens[:there])
-        k, v = (x[:, :, :seen] for x in self.far)
-        here = (place[:seen] - (self.count - self._past)).to(k.device)
+        k, v = (x[:, :, :n] for x in self.far)
+        here = (place[:n] - (self.count - self._past)).to(k.device)
         k = rotate(k, *self.layer.rotary.rope.cos_sin(here), self.layer.rotary.rope.layout)
-        gaps = (tokens[clear + 1 : seen] - tokens[clear : seen - 1] > 1).nonzero()[:, 0]
-        cuts = [clear, *(gaps + clear + 1).tolist(), seen]
-        parts = [Part(q, k[:, :, :clear], v[:, :, :clear])] if clear else []
-        return parts + [
-            Part(q, k[:, :, a:z], v[:, :, a:z], band=Band(position - int(tokens[a]), window))
-            for a, z in pairwise(cuts)
-            if a < z
-        ]
+        return parts_behind(q, k, v, tokens[:n], position, self.config.n_local)
 
     def _packed(self, position: int, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """All far tokens of a block at `position`, and where their keys stand: int64 [n] each.
@@ -194,8 +179,8 @@ class InfiniteHiP(Policy):
     def restore(self, state: Mapping[str, Tensor | int]) -> None:
         super().restore({name: x for name, x in state.items() if name in self.KEPT})
         kept = {name: x for name, x in state.items() if isinstance(x, Tensor)}
-        self.tokens.restore(_part(kept, "tokens."))
-        self.entering = {int(i): x for i, x in _part(kept, "entering.").items()}
+        self.tokens.restore({n[7:]: x for n, x in kept.items() if n.startswith("tokens.")})
+        self.entering = {int(n[9:]): x for n, x in kept.items() if n.startswith("entering.")}
 
     @property
     def host_bytes(self) -> int:
@@ -209,7 +194,3 @@ class InfiniteHiP(Policy):
 
 def _joined(old: Tensor | None, new: Tensor) -> Tensor:
     return new if old is None else torch.cat([old, new], dim=2)
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: x for name, x in state.items() if name.startswith(prefix)}
