@@ -46,7 +46,12 @@ def _operations(engine: "Engine") -> float:
 
 
 def _state_bytes(engine: "Engine", tokens: int) -> int:
-    """What a checkpoint writes anew: the window, or all keys where nothing leaves it. Units are
-    written once, however often."""
-    kind = "origin" if engine.config.model.type == "origin" else "stream-lm"
-    return engine.estimate(tokens, {"type": kind}).device_bytes
+    """What a checkpoint writes anew: the window, or all keys where nothing leaves it or no unit is
+    made of it. Units are written once, however often."""
+    kind = engine.config.model.type
+    if kind == "infinitehip":
+        needs = engine.estimate(tokens, {"type": kind})
+        return needs.device_bytes + needs.host_bytes
+    return engine.estimate(
+        tokens, {"type": "origin" if kind == "origin" else "stream-lm"}
+    ).device_bytes

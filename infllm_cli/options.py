@@ -38,7 +38,9 @@ Model = Annotated[
 Policy = Annotated[
     str | None,
     typer.Option(
-        "--policy", metavar="NAME", help="inf-llm, infinite-lm, stream-lm, window or origin."
+        "--policy",
+        metavar="NAME",
+        help="inf-llm, infinitehip, infinite-lm, stream-lm, window or origin.",
     ),
 ]
 Policies = Annotated[

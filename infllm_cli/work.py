@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infllm.engine.config import most_attended, pruning_of
+
 
 @dataclass(frozen=True)
 class Work:
@@ -66,6 +68,10 @@ def reading_work(spec: dict[str, Any], shapes: Sequence[Any], settings: Any, tok
             lookups = tokens / settings.exc_block_size
             units = tokens / settings.block_size / 2  # on average over the reading
             scoring += 2.0 * lookups * units * heads * shape.head_dim
+        if settings.type == "infinitehip" and shape.sliding_window is None:
+            for stage, probes in _probes(settings, tokens / 2):
+                means = tokens / stage.query_group  # each meets all probes of its block
+                scoring += 2.0 * means * probes * width
     linear = 2.0 * tokens * parameters(spec, shapes).active
     return Work(linear, attention, mass, scoring)
 
@@ -86,7 +92,18 @@ def _most_keys(settings: Any) -> int:
     keys = settings.n_init + settings.n_local
     if settings.type == "inf-llm":
         keys += settings.topk * settings.block_size
+    if settings.type == "infinitehip":
+        keys += most_attended(settings)
     return keys
+
+
+def _probes(settings: Any, tokens: float) -> list[tuple[Any, float]]:
+    """The stages of pruning, and the keys that one head looks at in each, `tokens` behind it."""
+    found, kept = [], tokens
+    for stage in pruning_of(settings, max(settings.early_layers, default=-1) + 1):
+        found.append((stage, 2.0 * stage.chunk.bit_length() * min(kept, tokens) / stage.chunk))
+        kept = stage.kept_tokens
+    return found
 
 
 def _mean(tokens: int, most: int) -> float:
@@ -114,4 +131,7 @@ def decode_bytes(
             heads = shape.n_kv_heads if settings.repr_heads == "group" else shape.n_heads
             units = max(0, tokens - settings.n_local - settings.n_init) // settings.block_size
             total += float(units * heads * shape.head_dim * itemsize)
+        if settings.type == "infinitehip" and shape.sliding_window is None:
+            looks = sum(n / stage.refresh for stage, n in _probes(settings, tokens))
+            total += looks * shape.n_heads * shape.head_dim * itemsize
     return total

@@ -11,7 +11,7 @@ from infllm.engine.config.settings import (
     fit_to_model,
     load_config,
 )
-from infllm.engine.config.stages import Pruning, prunes_int8, pruning_of
+from infllm.engine.config.stages import Pruning, most_attended, prunes_int8, pruning_of
 
 __all__ = [
     "KNOWN",
@@ -25,6 +25,7 @@ __all__ = [
     "dtype_name",
     "fit_to_model",
     "load_config",
+    "most_attended",
     "prunes_int8",
     "pruning_of",
     "read_model_config",

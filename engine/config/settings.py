@@ -27,7 +27,7 @@ from infllm.engine.config.layers import (
     surrounding_layers,
     trained_length,
 )
-from infllm.engine.config.stages import Refresh, Stages
+from infllm.engine.config.stages import SINKS, STREAM, Refresh, Stages
 from infllm.engine.errors import ConfigError
 
 UNLIMITED = 2**31 - 1  # the published configs write "no limit" so
@@ -361,6 +361,9 @@ def _within_limits(config: Config, origins: Mapping[str, str]) -> tuple[Config, 
                     f"chunk_topk_calc rounded down to {changes['chunk_topk_calc']}, "
                     f"a multiple of exc_block_size {exc}"
                 )
+    if model.type == "infinitehip":
+        published = {"n_init": SINKS, "n_local": STREAM}
+        changes |= {key: value for key, value in published.items() if unchosen(key)}
     if changes:
         config = config.model_copy(update={"model": model.model_copy(update=changes)})
 

@@ -20,7 +20,7 @@ class Stage(TypedDict):
     query_group: NotRequired[Annotated[int, Field(ge=1)]]  # neighbouring queries averaged: 1
 
 
-# Table 6 of the paper; averaged queries are of its code.
+SINKS, STREAM = 256, 1024  # n_init and n_local of both
 PUBLISHED: dict[str, list[Stage]] = {
     "3k": [
         {"chunk": 256, "keep": 32768, "query_group": 4},
@@ -121,6 +121,12 @@ def pruning_of(config: PruneSettings, layer: int) -> list[Pruning]:
 
 def _nth(values: Sequence[int], i: int) -> int:
     return values[min(i, len(values) - 1)]
+
+
+def most_attended(config: PruneSettings) -> int:
+    """Tokens in the chunks that a query attends, in the layers that attend most."""
+    early = max(config.early_layers, default=-1)
+    return max(pruning_of(config, layer)[-1].kept_tokens for layer in (early, early + 1))
 
 
 def prunes_int8(config: PruneSettings, device_type: str) -> bool:

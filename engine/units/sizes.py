@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from infllm.engine.config import most_attended, prunes_int8
+
 if TYPE_CHECKING:
     from infllm.engine.attachment import Layer
     from infllm.engine.config import ModelConfig
@@ -38,12 +40,21 @@ def _layer_bytes(config: ModelConfig, layer: Layer, n_tokens: int) -> tuple[int,
         return min(n_tokens, layer.sliding_window) * token, 0
     if config.type == "origin":
         return n_tokens * token, 0
+    kv = KV_BYTES[config.kv_dtype]
+    scale = 4 if config.kv_dtype in ("int8", "fp8") else 0
+    if config.type == "infinitehip":
+        # What steps attend stays until stages run again.
+        kept = min(n_tokens, config.n_local + config.n_init + most_attended(config)) * token
+        host = n_tokens * 2 * layer.n_kv_heads * (layer.head_dim * kv + scale)
+        probes = n_tokens * layer.n_kv_heads * (layer.head_dim + 4)
+        if not prunes_int8(config, layer.device.type):
+            return kept, host
+        on_device = n_tokens <= config.prune_bound or layer.device.type == "cpu"
+        return (kept + probes, host) if on_device else (kept, host + probes)
     kept = min(n_tokens, config.n_local + config.n_init) * token
     if config.type != "inf-llm":
         return kept, 0
     n_units = max(0, n_tokens - config.n_local - config.n_init) // config.block_size
-    kv = KV_BYTES[config.kv_dtype]
-    scale = 4 if config.kv_dtype in ("int8", "fp8") else 0
     unit = 2 * layer.n_kv_heads * config.block_size * (layer.head_dim * kv + scale)
     heads = layer.n_kv_heads if config.repr_heads == "group" else layer.n_heads
     # As in UnitStore: float32 on a CPU, at most 16 bits on a GPU unless the units have more.
