@@ -27,7 +27,7 @@ from infllm.engine.config.layers import (
     surrounding_layers,
     trained_length,
 )
-from infllm.engine.config.stages import SINKS, STREAM, Refresh, Stages
+from infllm.engine.config.stages import SINKS, STREAM, Refresh, Stages, unseen
 from infllm.engine.errors import ConfigError
 
 UNLIMITED = 2**31 - 1  # the published configs write "no limit" so
@@ -299,7 +299,10 @@ def _config_error(error: ValidationError, origins: Mapping[str, str]) -> ConfigE
         loc = loc[:-1]
         key = ".".join(loc)
     wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    message = f"{key}: {first['input']!r} will not do: {wanted}"
+    inner = [str(part) for part in first["loc"][len(loc) :]]  # of a list: which item, which key
+    item = next((i for i, part in enumerate(inner) if part.isdecimal()), len(inner))
+    place = ".".join([key, *inner[item:]])
+    message = f"{place}: {first['input']!r} will not do: {wanted}"
     expected = str(first.get("ctx", {}).get("expected", "")).replace(" or ", ", ")
     near = get_close_matches(str(first["input"]), expected.replace("'", "").split(", "), 1)
     origin = origins.get(key, "default")
@@ -362,6 +365,10 @@ def _within_limits(config: Config, origins: Mapping[str, str]) -> tuple[Config, 
                     f"a multiple of exc_block_size {exc}"
                 )
     if model.type == "infinitehip":
+        if why := unseen(model):
+            raise ConfigError(
+                f"{told('stages')}: {why}", "lower query_block of the stages, or raise their chunks"
+            )
         published = {"n_init": SINKS, "n_local": STREAM}
         changes |= {key: value for key, value in published.items() if unchosen(key)}
     if changes:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, NotRequired, Protocol
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, with_config
 from typing_extensions import TypedDict
 
 LARGEST_BLOCK = 64  # queries that share a choice: attention packs what they chose for the first
 
 
+@with_config(ConfigDict(extra="forbid"))
 class Stage(TypedDict):
     """One stage of pruning, as a configuration writes it; lengths are in tokens."""
 
@@ -37,9 +38,7 @@ PUBLISHED: dict[str, list[Stage]] = {
 REFRESH = {"default": [16, 8, 4], "fast": [32, 16, 8], "flash": [96, 24, 8]}
 
 
-def _check_stages(stages: list[Stage] | str) -> list[Stage] | str:
-    if isinstance(stages, str):
-        return stages
+def _check_stages(stages: list[Stage]) -> list[Stage]:
     if not stages:
         raise ValueError("at least one stage is needed")
     before: Stage | None = None
@@ -65,11 +64,20 @@ def query_block(stage: Stage) -> int:
     return stage.get("query_block", LARGEST_BLOCK)
 
 
-Stages = Annotated[Literal["3k", "5k"] | list[Stage], AfterValidator(_check_stages)]
-Refresh = (
-    Literal["default", "fast", "flash"]
-    | Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
-)
+def _kind(value: object) -> str:
+    return "name" if isinstance(value, str) else "list"
+
+
+Stages = Annotated[
+    Annotated[Literal["3k", "5k"], Tag("name")]
+    | Annotated[list[Stage], AfterValidator(_check_stages), Tag("list")],
+    Discriminator(_kind),
+]
+Refresh = Annotated[
+    Annotated[Literal["default", "fast", "flash"], Tag("name")]
+    | Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), Tag("list")],
+    Discriminator(_kind),
+]
 
 
 class PruneSettings(Protocol):
@@ -121,6 +129,18 @@ def pruning_of(config: PruneSettings, layer: int) -> list[Pruning]:
 
 def _nth(values: Sequence[int], i: int) -> int:
     return values[min(i, len(values) - 1)]
+
+
+def unseen(config: PruneSettings) -> str | None:
+    """Why some tokens could be chosen by no query, if there are such tokens."""
+    stages = pruning_of(config, 0)
+    block, chunk = stages[-1].query_block, stages[0].chunk
+    if block <= chunk:
+        return None
+    return (
+        f"query blocks of {block} are longer than the first stage's chunks of {chunk}: what leaves "
+        "a window within a block could not be chosen"
+    )
 
 
 def most_attended(config: PruneSettings) -> int:

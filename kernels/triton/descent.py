@@ -12,6 +12,9 @@ from infllm.kernels.rotate import Layout
 from infllm.kernels.triton.load_keys import load_rows, load_table
 from infllm.kernels.triton.tiles import descent_tile, padded
 
+# Of a thread. Told no limit, ptxas 13.4 spills some to fit more programs, on one card or another.
+REGISTERS = 255
+
 
 @triton.jit
 def _look(
@@ -131,6 +134,6 @@ def descend(
         *query.stride()[:4], *k.stride()[:2], *((0, 0) if scale is None else scale.stride()[:2]),
         h // k.shape[1], intervals.size, intervals.rounds, keys.page,
         rotary, layout == "interleaved", scale is not None,
-        d, padded(d), block_g, block_n, num_warps=warps, num_stages=stages,
+        d, padded(d), block_g, block_n, num_warps=warps, num_stages=stages, maxnreg=REGISTERS,
     )  # fmt: skip
     return score, token

@@ -155,8 +155,7 @@ def shared_kib(device: torch.device) -> int:
 def descent_tile(rows: int, dim: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
     """Query rows, intervals, warps and stages of the descent kernel; `dim` padded.
 
-    Keys are gathered one by one: what hides their latency are many programs, not stages. With four
-    warps ptxas 13.4 spills on some cards, though registers are left.
+    Keys are gathered one by one: what hides their latency are many programs, not stages.
     """
     if dtype == torch.float32:
         return 16, 32 if dim <= 128 else 16, 8, 1

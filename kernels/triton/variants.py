@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from infllm.kernels.triton.descent import descend_kernel
+from infllm.kernels.triton.descent import REGISTERS, descend_kernel
 from infllm.kernels.triton.merge_state import merge_state_kernel
 from infllm.kernels.triton.part_mass import part_mass_kernel
 from infllm.kernels.triton.partial_attention import partial_attention_kernel
@@ -45,6 +45,7 @@ class Variant:
     stages: int
     cards: frozenset[int] = field(default_factory=lambda: frozenset(SHARED_KIB))
     quick: bool = False  # among those that the tests compile
+    registers: int | None = None  # of a thread, at most, where a launch says so
 
     @property
     def tile(self) -> str:
@@ -260,7 +261,7 @@ def descent_variants(dim: int, dtype: torch.dtype, quick: bool = False) -> Itera
                 yield Variant(
                     f"descent {stored or t} {t} d{dim}{' chunk-indexed' * (rotary > 0)} of {size}",
                     descend_kernel, pointers, constants, warps, stages,
-                    quick=quick and stored is not None,
+                    quick=quick and stored is not None, registers=REGISTERS,
                 )  # fmt: skip
 
 

@@ -22,10 +22,10 @@ SMALL_MEMORY = {
     "type": "inf-llm", "n_init": 3, "n_local": 16, "block_size": 4, "topk": 3, "repr_topk": 2,
     "exc_block_size": 8, "max_cached_block": 6,
     "stages": [
-        {"chunk": 4, "keep": 24, "query_block": 8, "query_group": 2},
+        {"chunk": 8, "keep": 24, "query_block": 8, "query_group": 2},
         {"chunk": 2, "keep": 12, "query_block": 8},
     ],
-    "refresh": [4, 2], "early_layers": [0],
+    "refresh": [4, 2], "early_layers": [0], "prune_keys": "kv",
 }  # fmt: skip
 CHUNK = 16
 
@@ -38,6 +38,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"kv_dtype": "int8"},
     {"far_position": "exact"},
     {"unit_score": "keys"},
+    {"type": "infinitehip", "prune_keys": "int8"},
+    {"type": "infinitehip", "far_position": "exact", "kv_dtype": "int8"},
 ]
 
 # Real forward passes: few examples, no time limit for each on a busy machine, no files left.
