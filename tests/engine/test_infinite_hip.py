@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -263,6 +264,21 @@ def test_device_memory_for_pruning_has_a_bound() -> None:
     assert (few.host_bytes, many.host_bytes) == (9000 * token, 10**6 * (token + probe))
     assert most.device_bytes - few.device_bytes == 1000 * probe
     assert more.device_bytes == many.device_bytes == most.device_bytes - 10_000 * probe
+
+
+def test_a_memory_saved_between_steps_goes_on_with_them(llama: Served, tmp_path: Path) -> None:
+    """Stages whose turn it is not go on from what the last run of theirs left."""
+    override = {"type": "infinitehip"}
+    session = llama.session(**override)
+    session.read(TEXT)
+    session.score(ids(5, seed=1), step=True)
+    child = session.fork()
+    session.save(tmp_path / "memory")
+    opened = llama.engine.open(tmp_path / "memory", overrides=override)
+    want = session.score(ids(9, seed=2), step=True)
+    assert torch.equal(opened.score(ids(9, seed=2), step=True), want)
+    assert torch.equal(child.score(ids(9, seed=2), step=True), want)
+    assert not session.replays_steps
 
 
 def store(**changes: Any) -> TokenStore:
