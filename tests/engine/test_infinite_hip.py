@@ -281,6 +281,18 @@ def test_a_memory_saved_between_steps_goes_on_with_them(llama: Served, tmp_path:
     assert not session.replays_steps
 
 
+def test_device_memory_does_not_grow_with_length(llama: Served) -> None:
+    """What stages read is on the host, without copies; nothing else but the window is kept."""
+    session = llama.session(type="infinitehip")
+    held = []
+    for seed in range(3):
+        session.read(ids(160, seed=seed))
+        held.append((session.stats.device_bytes, session.stats.host_bytes))
+    assert len({device for device, _ in held}) == 1
+    token = 2 * 2 * 2 * 16 * 4  # layers, keys and values, KV heads, head_dim, float32
+    assert [host for _, host in held] == [n * token for n in (160, 320, 480)]
+
+
 def store(**changes: Any) -> TokenStore:
     return TokenStore(ModelConfig(type="infinitehip", kv_dtype="fp32", **changes), layer())
 
