@@ -46,8 +46,11 @@ def _operations(engine: "Engine") -> float:
 
 
 def _state_bytes(engine: "Engine", tokens: int) -> int:
-    """What a checkpoint writes anew: the window, or all keys where nothing leaves it. Units are
-    written once, however often."""
+    """What a checkpoint writes anew: the window, or all keys where nothing leaves it or no unit is
+    made of it. Units are written once, however often."""
     policy = engine.config.model.type
+    if policy == "infinitehip":
+        needs = engine.estimate(tokens, {"type": policy})
+        return needs.device_bytes + needs.host_bytes
     kind = policy if policy in ("origin", "sirllm") else "stream-lm"
     return engine.estimate(tokens, {"type": kind}).device_bytes

@@ -44,7 +44,7 @@ Policy = Annotated[
     typer.Option(
         "--policy",
         metavar="NAME",
-        help="inf-llm, infinite-lm, sirllm, stream-lm, window or origin.",
+        help="inf-llm, infinitehip, infinite-lm, sirllm, stream-lm, window or origin.",
     ),
 ]
 Policies = Annotated[

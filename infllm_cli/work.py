@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infllm.engine.config import most_attended, pruning_of
+
 
 @dataclass(frozen=True)
 class Work:
@@ -69,6 +71,10 @@ def reading_work(spec: dict[str, Any], shapes: Sequence[Any], settings: Any, tok
         if _has_middle(settings, shape):
             asking = tokens if settings.middle_queries == "all" else 1
             scoring += 2.0 * asking * width * (tokens / 2 if asking > 1 else tokens)
+        if settings.type == "infinitehip" and shape.sliding_window is None:
+            for stage, probes in _probes(settings, tokens / 2):
+                means = tokens / stage.query_group  # each meets all probes of its block
+                scoring += 2.0 * means * probes * width
     weights = parameters(spec, shapes)
     linear = 2.0 * tokens * weights.active
     if settings.type == "sirllm" and settings.score == "entropy":
@@ -94,12 +100,23 @@ def _most_keys(settings: Any) -> int:
     keys = settings.n_init + settings.n_local
     if settings.type == "inf-llm":
         keys += settings.topk * settings.block_size
+    if settings.type == "infinitehip":
+        keys += most_attended(settings)
     return keys
 
 
 def _has_middle(settings: Any, shape: Any) -> bool:
     of_all = settings.type == "infinite-lm" and shape.sliding_window is None
     return of_all and settings.has_middle(shape.index)
+
+
+def _probes(settings: Any, tokens: float) -> list[tuple[Any, float]]:
+    """The stages of pruning, and the keys that one head looks at in each, `tokens` behind it."""
+    found, kept = [], tokens
+    for stage in pruning_of(settings, max(settings.early_layers, default=-1) + 1):
+        found.append((stage, 2.0 * stage.chunk.bit_length() * min(kept, tokens) / stage.chunk))
+        kept = stage.kept_tokens
+    return found
 
 
 def _mean(tokens: int, most: int) -> float:
@@ -129,4 +146,7 @@ def decode_bytes(
             total += float(units * heads * shape.head_dim * itemsize)
         if _has_middle(settings, shape):  # all keys are compared, and a few of them attended
             total += float(tokens * shape.n_kv_heads * shape.head_dim * itemsize)
+        if settings.type == "infinitehip" and shape.sliding_window is None:
+            looks = sum(n / stage.refresh for stage, n in _probes(settings, tokens))
+            total += looks * shape.n_heads * shape.head_dim * itemsize
     return total

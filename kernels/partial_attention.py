@@ -7,6 +7,7 @@ partial state `(o, lse)`; states are joined by `merge_state`, so that all parts 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -99,6 +100,26 @@ class Part:
         if self.shift is None and self.band.clear(n_queries, n_keys) == (0, n_keys):
             return None
         return ~self.band.visible(n_queries, n_keys, self.q.device, self.shift)
+
+
+def parts_behind(
+    q: Tensor, k: Tensor, v: Tensor, tokens: Tensor, position: int, window: int
+) -> list[Part]:
+    """Parts of keys k, v [B, Hkv, n, D] of `tokens`, int64 [n], ascending with gaps, on the host:
+    those at least `window` tokens behind a query of q [B, H, T, D], the first at `position`.
+
+    Tokens that only some queries see are a part for each run without a gap: a band counts on.
+    """
+    clear = int((tokens <= position - window).sum())
+    stop = int((tokens < position + q.shape[2] - window).sum())
+    gaps = (tokens[clear + 1 : stop] - tokens[clear : stop - 1] > 1).nonzero()[:, 0]
+    cuts = [clear, *(gaps + clear + 1).tolist(), stop]
+    parts = [Part(q, k[:, :, :clear], v[:, :, :clear])] if clear else []
+    return parts + [
+        Part(q, k[:, :, a:z], v[:, :, a:z], band=Band(position - int(tokens[a]), window))
+        for a, z in pairwise(cuts)
+        if a < z
+    ]
 
 
 def gather_keys(part: Part) -> tuple[Tensor, Tensor]:

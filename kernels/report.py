@@ -72,6 +72,7 @@ def compiled(variant: Variant, sm: int) -> Resources:
     )
     options = {
         "num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True,
+        **({} if variant.registers is None else {"maxnreg": variant.registers}),
     }  # fmt: skip
     kernel = triton.compile(source, target=GPUTarget("cuda", sm, 32), options=options)
     registers, stack, spilled = _usage(kernel.asm["cubin"])

@@ -12,6 +12,7 @@ from infllm.engine.config.settings import (
     fit_to_model,
     load_config,
 )
+from infllm.engine.config.stages import Pruning, most_attended, prunes_int8, pruning_of
 
 __all__ = [
     "HUB_ID",
@@ -21,11 +22,15 @@ __all__ = [
     "ModelConfig",
     "PolicyName",
     "PromptConfig",
+    "Pruning",
     "cpu_has_bfloat16",
     "device_name",
     "dtype_name",
     "fit_to_model",
     "load_config",
+    "most_attended",
+    "prunes_int8",
+    "pruning_of",
     "read_model_config",
     "trained_length",
     "user_file",

@@ -2,6 +2,9 @@
 
 from typing import Literal
 
+from pydantic import Field
+
+from infllm.engine.config.stages import Refresh, Stages
 from infllm.engine.config.values import Count, CountOrZero, Settings, Share
 
 # Names in the published code -> names here.
@@ -41,6 +44,20 @@ class MiddleSettings(Settings):
         return self.middle_topk > 0 and self.middle_from_layer <= layer and below
 
 
+class PruningSettings(Settings):
+    """`infinitehip` (arXiv 2502.08910), whose first tokens are `n_init`, its stream `n_local`."""
+
+    stages: Stages = "3k"
+    refresh: Refresh = "default"  # decode steps between two runs of each stage
+    # By number: these prune by chunk index, and keep more.
+    early_layers: list[CountOrZero] = Field(default_factory=lambda: [0, 1, 2])
+    prune_capacity: Count | None = None  # tokens that chunk indices count to; None: those read
+    # What pruning looks at: keys as they are kept, or int8 copies, which lie on the device as long
+    # as there are at most `prune_bound` tokens. Auto: int8 on a GPU.
+    prune_keys: Literal["auto", "kv", "int8"] = "auto"
+    prune_bound: Count = 262144
+
+
 class SurpriseSettings(Settings):
     """`sirllm` (arXiv 2405.12528): `n_init` and these are the most tokens that are kept."""
 
@@ -54,5 +71,6 @@ class SurpriseSettings(Settings):
 # Settings that only one policy knows, by its name.
 OF_POLICY = {
     "infinite-lm": frozenset(MiddleSettings.model_fields),
+    "infinitehip": frozenset(PruningSettings.model_fields),
     "sirllm": frozenset(SurpriseSettings.model_fields),
 }

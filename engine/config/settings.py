@@ -25,7 +25,8 @@ from infllm.engine.config.layers import (
     surrounding_layers,
     trained_length,
 )
-from infllm.engine.config.policy_settings import MiddleSettings, SurpriseSettings
+from infllm.engine.config.policy_settings import MiddleSettings, PruningSettings, SurpriseSettings
+from infllm.engine.config.stages import SINKS, STREAM, unseen
 from infllm.engine.config.values import Count, CountOrZero, Positive, Settings, Share
 from infllm.engine.errors import ConfigError
 
@@ -54,9 +55,14 @@ def _unlimited(value: Any) -> Any:
 
 
 PolicyName = Annotated[
-    Literal["inf-llm", "infinite-lm", "sirllm", "stream-lm", "window", "origin"],
+    Literal["inf-llm", "infinite-lm", "infinitehip", "sirllm", "stream-lm", "window", "origin"],
     _aliases(
-        stream_llm="stream-lm", inf_llm="inf-llm", infinite_lm="infinite-lm", sir_llm="sirllm"
+        stream_llm="stream-lm",
+        inf_llm="inf-llm",
+        infinite_lm="infinite-lm",
+        infinite_hip="infinitehip",
+        hip="infinitehip",
+        sir_llm="sirllm",
     ),
 ]
 Dtype = Annotated[
@@ -69,7 +75,7 @@ KvDtype = Annotated[
 ]
 
 
-class ModelConfig(MiddleSettings, SurpriseSettings):
+class ModelConfig(MiddleSettings, PruningSettings, SurpriseSettings):
     """The `model:` section: which model, and the memory policy. Lengths are in tokens."""
 
     type: PolicyName = "inf-llm"
@@ -269,7 +275,10 @@ def _config_error(error: ValidationError, origins: Mapping[str, str]) -> ConfigE
         loc = loc[:-1]
         key = ".".join(loc)
     wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    message = f"{key}: {first['input']!r} will not do: {wanted}"
+    inner = [str(part) for part in first["loc"][len(loc) :]]  # of a list: which item, which key
+    item = next((i for i, part in enumerate(inner) if part.isdecimal()), len(inner))
+    place = ".".join([key, *inner[item:]])
+    message = f"{place}: {first['input']!r} will not do: {wanted}"
     expected = str(first.get("ctx", {}).get("expected", "")).replace(" or ", ", ")
     near = get_close_matches(str(first["input"]), expected.replace("'", "").split(", "), 1)
     origin = origins.get(key, "default")
@@ -331,6 +340,13 @@ def _within_limits(config: Config, origins: Mapping[str, str]) -> tuple[Config, 
                     f"chunk_topk_calc rounded down to {changes['chunk_topk_calc']}, "
                     f"a multiple of exc_block_size {exc}"
                 )
+    if model.type == "infinitehip":
+        if why := unseen(model):
+            raise ConfigError(
+                f"{told('stages')}: {why}", "lower query_block of the stages, or raise their chunks"
+            )
+        published = {"n_init": SINKS, "n_local": STREAM}
+        changes |= {key: value for key, value in published.items() if unchosen(key)}
     if changes:
         config = config.model_copy(update={"model": model.model_copy(update=changes)})
 

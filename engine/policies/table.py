@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from infllm.engine.policies.base import Policy
 from infllm.engine.policies.fast_inf_llm import FastInfLLM
+from infllm.engine.policies.infinite_hip import InfiniteHiP
 from infllm.engine.policies.middle_lm import infinite_lm
 from infllm.engine.policies.origin import Origin
 from infllm.engine.policies.sirllm import SirLLM
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 POLICIES: dict[str, Callable[[ModelConfig, Layer], Policy]] = {
     "inf-llm": FastInfLLM,
     "infinite-lm": infinite_lm,
+    "infinitehip": InfiniteHiP,
     "sirllm": SirLLM,
     "stream-lm": StreamLM,
     "window": Window,

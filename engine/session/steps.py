@@ -49,7 +49,7 @@ class Stepping(Reading):
     def replays_steps(self) -> bool:
         """Whether the last decode steps were recorded, see `Decoder`; why not:
         `Engine.not_recorded`, `cuda_graphs` is off, or lookups are of a kind that needs the
-        host."""
+        host, as those of infinitehip: what it chose is gathered there."""
         return self._decoder is not None
 
     def _recording(self) -> Decoder | None:

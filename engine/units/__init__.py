@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from infllm.engine.units.slab import Run, by_unit
     from infllm.engine.units.slot_table import SlotTable
     from infllm.engine.units.store import UnitStore
+    from infllm.engine.units.token_store import TokenStore
 
 __all__ = [
-    "PAGE", "CallPages", "Estimate", "FaissIndex", "Run", "SlotTable", "UnitStore", "by_unit",
+    "PAGE", "CallPages", "Estimate", "FaissIndex", "Run", "SlotTable", "TokenStore", "UnitStore",
+    "by_unit",
     "estimate",
 ]  # fmt: skip
 
@@ -26,5 +28,6 @@ __getattr__ = lazily(
         "slab": ("Run", "by_unit"),
         "slot_table": ("SlotTable",),
         "store": ("UnitStore",),
+        "token_store": ("TokenStore",),
     },
 )

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from infllm.engine.config import most_attended, prunes_int8
+
 if TYPE_CHECKING:
     from infllm.engine.attachment import Layer
     from infllm.engine.config import ModelConfig
@@ -41,6 +43,8 @@ def _layer_bytes(config: ModelConfig, layer: Layer, n_tokens: int) -> tuple[int,
         return n_tokens * token, 0
     if config.type == "sirllm":
         return min(n_tokens, config.n_init + config.n_entropy + config.n_recent) * token, 0
+    if config.type == "infinitehip":
+        return _hip_bytes(config, layer, n_tokens, token)
     kept = min(n_tokens, config.n_local + config.n_init) * token
     if config.type == "infinite-lm" and config.has_middle(layer.index):
         n_pages = max(0, n_tokens - config.n_local - config.n_init + 1) // PAGE
@@ -57,6 +61,19 @@ def _layer_bytes(config: ModelConfig, layer: Layer, n_tokens: int) -> tuple[int,
     slots = max(config.max_cached_block, config.topk * groups) * config.block_size * token
     unit = _unit_bytes(config, layer, config.block_size)
     return kept + n_units * index + slots, n_units * unit
+
+
+def _hip_bytes(config: ModelConfig, layer: Layer, n_tokens: int, token: int) -> tuple[int, int]:
+    """InfiniteHiP: what steps attend stays until stages run again; all tokens are on the host."""
+    kv = KV_BYTES[config.kv_dtype]
+    scale = 4 if config.kv_dtype in ("int8", "fp8") else 0
+    kept = min(n_tokens, config.n_local + config.n_init + most_attended(config)) * token
+    host = n_tokens * 2 * layer.n_kv_heads * (layer.head_dim * kv + scale)
+    probes = n_tokens * layer.n_kv_heads * (layer.head_dim + 4)
+    if not prunes_int8(config, layer.device.type):
+        return kept, host
+    on_device = n_tokens <= config.prune_bound or layer.device.type == "cpu"
+    return (kept + probes, host) if on_device else (kept, host + probes)
 
 
 def _unit_bytes(config: ModelConfig, layer: Layer, size: int) -> int:

@@ -150,3 +150,13 @@ def shared_kib(device: torch.device) -> int:
         return min(SHARED_KIB.values())
     major, minor = torch.cuda.get_device_capability(device)
     return SHARED_KIB.get(10 * major + minor, min(SHARED_KIB.values()))
+
+
+def descent_tile(rows: int, dim: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
+    """Query rows, intervals, warps and stages of the descent kernel; `dim` padded.
+
+    Keys are gathered one by one: what hides their latency are many programs, not stages.
+    """
+    if dtype == torch.float32:
+        return 16, 32 if dim <= 128 else 16, 8, 1
+    return 16 if rows <= 16 else 32, 32, 8, 1

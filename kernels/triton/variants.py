@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from infllm.kernels.triton.descent import REGISTERS, descend_kernel
 from infllm.kernels.triton.merge_state import merge_state_kernel
 from infllm.kernels.triton.part_mass import part_mass_kernel
 from infllm.kernels.triton.partial_attention import partial_attention_kernel
@@ -18,6 +19,7 @@ from infllm.kernels.triton.tiles import (
     CLASSES,
     SHARED_KIB,
     block_m,
+    descent_tile,
     mass_tile,
     padded,
     score_tile,
@@ -43,6 +45,7 @@ class Variant:
     stages: int
     cards: frozenset[int] = field(default_factory=lambda: frozenset(SHARED_KIB))
     quick: bool = False  # among those that the tests compile
+    registers: int | None = None  # of a thread, at most, where a launch says so
 
     @property
     def tile(self) -> str:
@@ -58,8 +61,8 @@ class Variant:
 # Strides of tensors whose rows are whole vectors: multiples of 16 for every head dimension here.
 STRIDES = frozenset(
     f"{tensor}_{stride}"
-    for tensor in ("q", "k", "v", "x", "out", "o", "lse", "state", "query", "index")
-    for stride in ("batch", "head", "row", "page", "unit", "block", "split", "stride")
+    for tensor in ("q", "k", "v", "x", "out", "o", "lse", "state", "query", "index", "key")
+    for stride in ("batch", "head", "row", "page", "unit", "block", "split", "stride", "side")
 )
 SCALARS = {"scale": "fp32", "softcap": "fp32"}
 
@@ -236,6 +239,32 @@ def vector_variants(dim: int, dtype: torch.dtype, quick: bool = False) -> Iterat
             )  # fmt: skip
 
 
+def descent_variants(dim: int, dtype: torch.dtype, quick: bool = False) -> Iterator[Variant]:
+    """Descent into intervals: both position rules, keys as they are and int8, means or queries."""
+    t, real = TYPES[dtype], f"*{TYPES[dtype]}"
+    for stored in (None, "i8"):
+        for rotary in (0, dim):
+            for rows, size in ((16, 256), (64, 8)):
+                block_g, block_n, warps, stages = descent_tile(rows, padded(dim), dtype)
+                constants = {
+                    "GROUP": 4, "SIZE": size, "ROUNDS": size.bit_length(), "PAGE": 256,
+                    "ROTARY": rotary, "INTERLEAVED": False, "SCALED": stored is not None,
+                    "DIM": dim, "BLOCK_DIM": padded(dim), "BLOCK_G": block_g, "BLOCK_N": block_n,
+                    **({} if stored else {"scale": None}),
+                    **({} if rotary else {"cos": None, "sin": None}),
+                }  # fmt: skip
+                pointers = {
+                    "query": real, "keys": f"*{stored or t}",
+                    **dict.fromkeys(("scale", "cos", "sin", "score"), "*fp32"),
+                    **dict.fromkeys(("table", "left", "last_left", "last_key", "token"), "*i64"),
+                }  # fmt: skip
+                yield Variant(
+                    f"descent {stored or t} {t} d{dim}{' chunk-indexed' * (rotary > 0)} of {size}",
+                    descend_kernel, pointers, constants, warps, stages,
+                    quick=quick and stored is not None, registers=REGISTERS,
+                )  # fmt: skip
+
+
 def merge_variants(dim: int, quick: bool = False) -> Iterator[Variant]:
     """States joined, with and without a sink."""
     block = 1 << (dim - 1).bit_length()
@@ -266,6 +295,7 @@ def variants() -> tuple[Variant, ...]:
         found += unit_variants(dim, half, quick=dim == 128)
         found += vector_variants(dim, half, quick=dim == 128)
         found += merge_variants(dim, quick=dim == 128)
+        found += descent_variants(dim, half, quick=dim == 128)
     for block in (64, 4096):
         found.append(
             Variant(
@@ -284,5 +314,6 @@ def variants() -> tuple[Variant, ...]:
                 found += attention_variants(keys, dim, full, rows)
         found += mass_variants(WINDOW, dim, full)
         found += unit_variants(dim, full)
+        found += descent_variants(dim, full)
     found += attention_variants(WINDOW, 128, torch.float16, 2048)
     return tuple(found)

@@ -2,6 +2,7 @@
 
 from infllm.kernels.dispatch import fill
 from infllm.kernels.triton.attend import attend
+from infllm.kernels.triton.descent import descend
 from infllm.kernels.triton.merge_state import merge_state
 from infllm.kernels.triton.quantize import dequantize, quantize
 from infllm.kernels.triton.rotate import rotate, rotate_append
@@ -13,6 +14,7 @@ fill(
         "attend": attend,
         "dense_lse": dense_lse,
         "dequantize": dequantize,
+        "descend": descend,
         "merge_state": merge_state,
         "quantize": quantize,
         "rotate": rotate,

@@ -15,12 +15,17 @@ from transformers import PreTrainedModel
 from infllm.engine import Engine, Session, attach
 from tests.engine.tiny_models import SERVED, build
 
-POLICIES = ("inf-llm", "infinite-lm", "sirllm", "stream-lm", "window", "origin")
+POLICIES = ("inf-llm", "infinite-lm", "infinitehip", "sirllm", "stream-lm", "window", "origin")
 
 # A memory so small that a hundred tokens fill window, initial tokens and a dozen units.
 SMALL_MEMORY = {
     "type": "inf-llm", "n_init": 3, "n_local": 16, "block_size": 4, "topk": 3, "repr_topk": 2,
     "exc_block_size": 8, "max_cached_block": 6, "n_entropy": 24, "n_recent": 9,
+    "stages": [
+        {"chunk": 8, "keep": 24, "query_block": 8, "query_group": 2},
+        {"chunk": 2, "keep": 12, "query_block": 8},
+    ],
+    "refresh": [4, 2], "early_layers": [0], "prune_keys": "kv",
 }  # fmt: skip
 CHUNK = 16
 
@@ -33,6 +38,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"kv_dtype": "int8"},
     {"far_position": "exact"},
     {"unit_score": "keys"},
+    {"type": "infinitehip", "prune_keys": "int8"},
+    {"type": "infinitehip", "far_position": "exact", "kv_dtype": "int8"},
 ]
 
 # LM-Infinite with its middle, in the second layer alone and in all; SirLLM.

@@ -206,8 +206,9 @@ def test_memory_is_predicted_before_the_run(policy: str, kv_dtype: str) -> None:
             told = engine.estimate(n)
             assert told.host_bytes == session.stats.host_bytes
             assert told.disk_bytes == session.stats.disk_bytes == 0
-            # Not predicted: the few tokens that wait to become a unit, and the score of each.
-            assert session.stats.device_bytes == pytest.approx(told.device_bytes, rel=0.2)
+            # Not predicted: the few tokens that wait to become a unit, and the score of each. Not
+            # there yet: what infinitehip brings for steps.
+            assert session.stats.device_bytes == pytest.approx(told.device_bytes, rel=0.25)
 
 
 def test_a_fork_counts_for_itself(llama: Served) -> None:

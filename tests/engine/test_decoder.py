@@ -55,8 +55,8 @@ def assert_same_steps(served: Served, answer: list[int] = ANSWER, **overrides: A
 @pytest.mark.parametrize(
     "overrides",
     [{}, *[v for v in VARIANTS if v != {"unit_score": "keys"} and "type" not in v],
-     {"keep_units": True},
-     {"repr_score": "dot", "far_position": "exact", "perhead": True}, {"cache_strategy": "fifo"}],
+     {"keep_units": True}, {"repr_score": "dot", "far_position": "exact", "perhead": True},
+     {"cache_strategy": "fifo"}],
     ids=str,
 )  # fmt: skip
 def test_replayed_steps_equal_others(recorded: Served, overrides: dict[str, Any]) -> None:

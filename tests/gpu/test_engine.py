@@ -46,6 +46,17 @@ def test_logits_are_those_of_the_cpu(device, kind: str, policy: str) -> None:
     assert rms_error(got, want) < 1e-4
 
 
+def test_keys_for_pruning_beyond_their_bound_are_on_the_host(cuda) -> None:
+    overrides = {"type": "infinitehip", "prune_keys": "int8"}
+    with attached(cuda) as engine:
+        there, moved = (
+            engine.session(overrides={**overrides, "prune_bound": bound}) for bound in (10_000, 64)
+        )
+        assert rms_error(read(moved), read(there)) < 1e-4
+        assert moved.stats.device_bytes < there.stats.device_bytes
+        assert moved.stats.host_bytes > there.stats.host_bytes
+
+
 @pytest.mark.parametrize("variant", WAYS, ids=str)
 def test_every_way_of_keeping_units(device, variant: dict[str, Any]) -> None:
     with attached(torch.device("cpu")) as engine:
