@@ -17,6 +17,7 @@ KV_OF_DTYPE = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 # A rough guess, not calibrated: the part of a large matrix product's throughput that a whole
 # forward pass reaches; lookups, norms and memory traffic take the rest.
 EFFICIENCY = 0.4
+GATHERED = 4.0  # what a product with a key that is gathered by itself takes, on a CPU
 # The processor's bfloat16 instruction multiplies and adds twice as many numbers as the float32 one.
 BFLOAT16_SPEEDUP = 2.0
 
@@ -112,14 +113,17 @@ def estimate_needs(config: "Config", tokens: int) -> Needs | None:
     shapes = _shapes(spec, _Device(kind), _Dtype(itemsize))
     memory = estimate(config.model, shapes, tokens)  # type: ignore[arg-type]
     weights = parameters(spec, shapes).stored * itemsize
-    work = reading_work(spec, shapes, config.model, tokens).total
+    work = reading_work(spec, shapes, config.model, tokens)
+    operations = work.total
+    if config.model.type == "infinitehip" and kind == "cpu":
+        operations += (GATHERED - 1) * work.scoring
     speed = matmul_speed(device, dtype)
     return Needs(
         tokens,
         weights,
         weights + memory.device_bytes,
         memory.host_bytes,
-        work / (speed * EFFICIENCY),
+        operations / (speed * EFFICIENCY),
         device,
         tuple(_notes(config.model, spec, shapes, tokens)),
     )

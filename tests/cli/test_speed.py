@@ -149,6 +149,24 @@ def test_work_of_short_texts_and_other_policies():
     assert units - step == pytest.approx(index + (6272 - 1000) * 4096)
 
 
+def test_work_of_stages_of_pruning():
+    """Probes of both halves in each round, by each mean of a block's queries."""
+    settings = ModelConfig(
+        type="infinitehip", n_init=8, n_local=64, early_layers=[],
+        stages=[{"chunk": 64, "keep": 256, "query_group": 4}, {"chunk": 8, "keep": 80}],
+        refresh=[4, 2],
+    )  # fmt: skip
+    tokens = 2**16
+    work = reading_work(LLAMA_8B, [Shape()], settings, tokens)
+    first, second = 2 * 7 * tokens / 2 / 64, 2 * 4 * 256 / 8  # keys that a head looks at
+    assert work.scoring == 2 * 4096 * (tokens / 4 * first + tokens * second)
+    assert work.mass == 0
+    assert mean_keys(settings, Shape(), 10**6) == pytest.approx(8 + 64 + 80, rel=1e-3)
+    plain = settings.model_copy(update={"refresh": [10**9]})
+    steps, none = (decode_bytes(LLAMA_8B, [Shape()], x, tokens, 2) for x in (settings, plain))
+    assert steps - none == pytest.approx((2 * first / 4 + second / 2) * 4096 * 2, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
