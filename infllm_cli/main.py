@@ -124,7 +124,7 @@ def main() -> NoReturn:
     """Entry point of the `infllm` script."""
     # Before torch is imported. Threads of GNU's OpenMP wait for each other by spinning, which takes
     # the processor from those they wait for: beside other work reading was nine times slower. So
-    # short a spin costs nothing where there is no other work; sleeping at once, a third of the speed.
+    # short a spin costs nothing where there is no other work; none at all, a third of the speed.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     settle_streams()
     # A second Ctrl-C during clean-up ends at once instead of printing a traceback.
