@@ -14,9 +14,10 @@ QUESTION := What is the special magic number for vague-harbor mentioned in the p
 
 # More processes than this gain nothing: the longest test files set the time.
 PYTEST := -m pytest -q -n auto --maxprocesses 4 --dist worksteal
-# Tests that need neither torch nor a model.
-LIGHT := tests/house/test_imports.py tests/cli/documents tests/cli/test_text.py \
-  tests/presets tests/engine/test_config.py
+# Tests that need neither torch, a model nor processes of their own.
+LIGHT := $(addprefix tests/,house/test_rooms.py house/test_circles.py house/test_environment.py \
+  cli/test_text.py presets engine/test_config.py $(addprefix cli/documents/test_,document.py \
+  encoding.py plain.py html.py docx.py pagetext.py running.py hyphens.py))
 
 # The first interpreter on the path that is new enough and can make environments.
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,\
