@@ -39,8 +39,9 @@ def _look(
             keys, zero, row, active, scale, 0, key_row, 0, scale_row,
             DIM, BLOCK_DIM, True, False, COLUMN, True,
         )  # fmt: skip
-        c = load_table(cos, interval, ROTARY, INTERLEAVED, BLOCK_DIM, 1.0)
-        s = load_table(sin, interval, ROTARY, INTERLEAVED, BLOCK_DIM, 0.0)
+        turn = tl.where(active, interval, 0)  # behind the last interval there are no tables
+        c = load_table(cos, turn, ROTARY, INTERLEAVED, BLOCK_DIM, 1.0)
+        s = load_table(sin, turn, ROTARY, INTERLEAVED, BLOCK_DIM, 0.0)
         first = d % 2 == 0 if INTERLEAVED else d < ROTARY // 2
         k = k * c + partner * tl.where(first[None, :], -s, s)
     k = tl.trans(k.to(query.dtype.element_ty))
