@@ -295,7 +295,7 @@ def time_split(run: Callable[[], object], device: torch.device) -> dict[str, flo
     on_gpu = device.type == "cuda"
     activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
     synchronize(device)
-    with profile(activities=[activity]) as watched:
+    with profile(activities=[activity], acc_events=True) as watched:
         began = time.perf_counter()
         run()
         synchronize(device)
