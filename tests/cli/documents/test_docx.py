@@ -5,17 +5,15 @@ from pathlib import Path
 import pytest
 
 from infllm.cli.documents import (
-    Document,
     LeftOut,
     LimitExceeded,
     NoText,
     Unreadable,
     read_sources,
 )
-from infllm.cli.documents.archive import Archive
 from infllm.cli.documents.docx import read_docx
-from infllm.cli.documents.limits import Limits
 from tests.cli.documents.make import archive
+from tests.cli.documents.readers import archive_reader
 from tests.cli.documents.word import (
     KINDS,
     NAMESPACES,
@@ -30,16 +28,7 @@ from tests.cli.documents.word import (
     word,
 )
 
-
-@pytest.fixture
-def read(tmp_path: Path):
-    def read(data: bytes) -> Document:
-        path = tmp_path / "a.docx"
-        path.write_bytes(data)
-        with Archive(str(path), "a.docx", Limits()) as opened:
-            return read_docx(opened)
-
-    return read
+read = archive_reader("a.docx", read_docx)
 
 
 NOTE = '<w:{0} w:id="{1}">{2}</w:{0}>'

@@ -1,25 +1,11 @@
 """Inside paragraphs of Word documents: symbols, fields, forms, equations, pictures."""
 
-from pathlib import Path
-
-import pytest
-
-from infllm.cli.documents import Document, LeftOut
-from infllm.cli.documents.archive import Archive
+from infllm.cli.documents import LeftOut
 from infllm.cli.documents.docx import read_docx
-from infllm.cli.documents.limits import Limits
+from tests.cli.documents.readers import archive_reader
 from tests.cli.documents.word import NAMESPACES, field, p, style, t, word
 
-
-@pytest.fixture
-def read(tmp_path: Path):
-    def read(data: bytes) -> Document:
-        path = tmp_path / "a.docx"
-        path.write_bytes(data)
-        with Archive(str(path), "a.docx", Limits()) as opened:
-            return read_docx(opened)
-
-    return read
+read = archive_reader("a.docx", read_docx)
 
 
 def test_hidden_text_is_left_out_and_told(read) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from infllm.cli.documents import (
-    Document,
     LeftOut,
     Unreadable,
     UnsupportedFormat,
@@ -18,17 +17,9 @@ from infllm.cli.documents.epub import read_epub
 from infllm.cli.documents.limits import Limits
 from tests.cli.documents.books import NCX, XHTML, book, package
 from tests.cli.documents.make import CONTAINER, archive, epub, page
+from tests.cli.documents.readers import archive_reader
 
-
-@pytest.fixture
-def read(tmp_path: Path):
-    def read(data: bytes) -> Document:
-        path = tmp_path / "book.epub"
-        path.write_bytes(data)
-        with Archive(str(path), "book.epub", Limits()) as opened:
-            return read_epub(opened)
-
-    return read
+read = archive_reader("book.epub", read_epub)
 
 
 @pytest.mark.parametrize(

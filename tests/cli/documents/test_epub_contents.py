@@ -1,30 +1,19 @@
 """Chapters of EPUBs by their tables of contents, down to places inside a page."""
 
 import time
-from pathlib import Path
 
 import pytest
 
-from infllm.cli.documents import Document
-from infllm.cli.documents.archive import Archive
 from infllm.cli.documents.epub import read_epub
 from infllm.cli.documents.epub_chapters import mark_places
-from infllm.cli.documents.limits import Limits
 from tests.cli.documents.books import NCX, XHTML, book, nav, ncx
 from tests.cli.documents.make import CONTAINER
+from tests.cli.documents.readers import archive_reader
 
 SECONDS = 20  # a bound against hanging, not a measurement
 
 
-@pytest.fixture
-def read(tmp_path: Path):
-    def read(data: bytes) -> Document:
-        path = tmp_path / "book.epub"
-        path.write_bytes(data)
-        with Archive(str(path), "book.epub", Limits()) as opened:
-            return read_epub(opened)
-
-    return read
+read = archive_reader("book.epub", read_epub)
 
 
 def test_entities_in_container_and_contents(read) -> None:
