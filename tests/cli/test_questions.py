@@ -1,28 +1,17 @@
-"""Many questions to one memory, passages read back, and pictures of what was looked up."""
+"""Many questions to one memory, and the file that their answers go to."""
 
 import io
 import json
 import os
 import re
 import sys
-import unicodedata
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from infllm.cli.tasks.explain import ASCII_SHADES, LABEL, draw_strip, strips
-from tests.cli.stories import fact, question
+from tests.cli.stories import question
 
 HARBOUR = question("vague-harbor")
-ANSWER = "7281934"
-
-
-@dataclass(frozen=True)
-class Unit:
-    start: int
-    stop: int
-    mass: float
 
 
 @pytest.fixture
@@ -50,9 +39,6 @@ def answers(fakes):
 
 def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-# ---- --questions --------------------------------------------------------------------------------
 
 
 def test_each_line_of_a_file_is_asked_once(infllm, answers, book, asked):
@@ -380,102 +366,3 @@ def test_the_order_of_questions_does_not_change_answers(infllm, harbour, tmp_pat
     assert list(found[0]) == list(found[1])[::-1] == asked
     assert found[0] == found[1]
     assert found[0][HARBOUR][0] == ANSWER
-
-
-# ---- --read-back --------------------------------------------------------------------------------
-
-
-def test_passages_are_read_again_next_to_the_question(infllm, harbour):
-    fields = json.loads(infllm("ask", harbour, HARBOUR, "--read-back", "--json").out)
-    assert fields["answer"] == ANSWER
-    assert 0 < fields["tokens_read_back"] < 256
-    assert fields["citations"][0]["quote"] == fact("vague-harbor", ANSWER)
-    plain = json.loads(infllm("ask", harbour, HARBOUR, "--no-read-back", "--json").out)
-    assert plain["tokens_read_back"] == 0
-    assert (plain["tokens_given"], plain["tokens_read"]) == (
-        fields["tokens_given"],
-        fields["tokens_read"],
-    )
-    as_preset = json.loads(infllm("ask", harbour, HARBOUR, "--json").out)
-    assert as_preset["tokens_read_back"] == fields["tokens_read_back"]
-    off = json.loads(infllm("ask", harbour, HARBOUR, "--set", "read_back=false", "--json").out)
-    assert off["tokens_read_back"] == 0
-
-
-def test_a_text_within_the_window_has_nothing_to_read_back(infllm, pocket, tmp_path):
-    (tmp_path / "short.txt").write_text(fact("vague-harbor", ANSWER))
-    result = infllm("ask", tmp_path / "short.txt", HARBOUR, "--read-back", "--json")
-    assert json.loads(result.out)["tokens_read_back"] == 0
-    explained = infllm("ask", tmp_path / "short.txt", HARBOUR, "--explain")
-    assert "nothing was looked up: the whole text is within the window" in explained.err
-
-
-def test_a_question_longer_than_the_window_reads_nothing_back(infllm, harbour):
-    long = " ".join(f"And what of day {day}?" for day in range(60))
-    result = infllm("ask", harbour, long, "--read-back", "--json", "--max-new-tokens", "4")
-    assert (result.code, json.loads(result.out)["tokens_read_back"]) == (0, 0)
-
-
-# ---- --explain and --plot -----------------------------------------------------------------------
-
-
-def test_explain_draws_within_the_width_and_without_escape_codes(infllm, harbour):
-    result = infllm("ask", harbour, HARBOUR, "--explain", "--no-read-back")
-    assert result.out == f"{ANSWER}\n"
-    assert "\x1b" not in result.raw_err
-    drawn = [line for line in result.raw_err.splitlines() if line.endswith("|")]
-    assert drawn[0].startswith("question ")
-    assert "".join(line[:LABEL].strip() for line in drawn[1:]).endswith(ANSWER)
-    assert all(len(line) == 80 for line in drawn)
-    assert any("█" in line for line in drawn)
-
-
-def test_explain_says_what_was_read_back(infllm, harbour):
-    result = infllm("ask", harbour, HARBOUR, "--explain", "--read-back")
-    drawn = [line for line in result.raw_err.splitlines() if line.endswith("|")]
-    assert len(drawn) == 1
-    assert re.search(r"read back \d+ tokens of it, and answered from these\n", result.raw_err)
-
-
-def cells(line: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
-
-
-@pytest.mark.parametrize("width", [10, 25, 40, 80, 200])
-@pytest.mark.parametrize("pieces", [["a"], ["\u4e2d\u6587" * 9], [" word"] * 100, []])
-def test_no_line_of_a_strip_is_wider_than_the_terminal(width, pieces):
-    looked = [Unit(0, 32, 0.5), Unit(64, 96, 0.1)]
-    drawn = draw_strip(looked, [looked] * len(pieces), pieces, 123_456_789, width)
-    assert max(map(cells, drawn)) <= width
-    assert len(drawn) <= 26
-
-
-def test_a_strip():
-    looked = [Unit(0, 10, 0.1), Unit(70, 80, 0.4)]
-    drawn = draw_strip(looked, [[Unit(30, 40, 1.0)], []], [" one", "\n"], 80, 25, ASCII_SHADES)
-    assert drawn == [
-        "               080 tokens",
-        "question       |.      #|",
-        "one            |   #    |",
-        "               |        |",
-    ]
-
-
-def test_strips_put_what_lies_behind_the_document_into_the_last_column():
-    assert strips([[Unit(150, 160, 1.0)], []], 100, 4) == [[0, 0, 0, 1.0], [0] * 4]
-
-
-@pytest.mark.parametrize("back", ["--read-back", "--no-read-back"])
-def test_plot_writes_a_picture(infllm, harbour, tmp_path, back):
-    path = tmp_path / "lookups.png"
-    costs = "What costs $5_{ and not $6^, \\frac?"
-    result = infllm("ask", harbour, costs, "--plot", path, back, "--max-new-tokens", "4")
-    assert result.code == 0, result.raw_err
-    assert path.read_bytes().startswith(b"\x89PNG")
-    assert f"drew {path}\n" in result.err
-
-
-@pytest.mark.parametrize("path", ["lookups.bmp", "missing/lookups.png"])
-def test_a_picture_that_cannot_be_drawn_is_told_before_reading(infllm, fakes, book, path):
-    result = infllm("ask", book, "Why?", "--plot", path)
-    assert (result.code, fakes.engines) == (2, [])
