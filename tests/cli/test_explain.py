@@ -7,10 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from infllm.cli.tasks.explain import ASCII_SHADES, LABEL, draw_strip, strips
-from tests.cli.memories import ANSWER
-from tests.cli.stories import question
-
-HARBOUR = question("vague-harbor")
+from tests.cli.memories import ANSWER, HARBOUR
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.stories import question
-
-HARBOUR = question("vague-harbor")
+from tests.cli.memories import ANSWER, HARBOUR
 
 
 @pytest.fixture

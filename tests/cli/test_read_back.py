@@ -2,10 +2,8 @@
 
 import json
 
-from tests.cli.memories import ANSWER
-from tests.cli.stories import fact, question
-
-HARBOUR = question("vague-harbor")
+from tests.cli.memories import ANSWER, HARBOUR
+from tests.cli.stories import fact
 
 
 def test_passages_are_read_again_next_to_the_question(infllm, harbour):
