@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import lzma
 import os
 import posixpath
@@ -32,12 +33,12 @@ DAMAGE = (
     struct.error,
     OSError,
     EOFError,
-    NotImplementedError,
+    NotImplementedError,  # zipfile, of compression that it does not know
     ValueError,
 )
 
 
-class Members:
+class Members(abc.ABC):
     """Named members to be read as bytes. ``source`` names the whole in errors."""
 
     def __init__(self, source: str, limits: Limits):
@@ -54,12 +55,12 @@ class Members:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """What is open is closed."""
+    def close(self) -> None:  # noqa: B027
+        """What is open is closed; by default nothing is."""
 
+    @abc.abstractmethod
     def read(self, name: str) -> bytes:
         """Unpacked bytes of one member. Raises Unreadable, LimitExceeded, UnsupportedFormat."""
-        raise NotImplementedError
 
     def find(self, name: str) -> str | None:
         """The member that ``name`` means, as packages refer to their parts.
