@@ -10,8 +10,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
-# How long a test takes says nothing here: machines differ, and run other work beside it.
-settings.register_profile("tests", deadline=None, max_examples=60)
+# How long a test takes says nothing here: machines differ, and run other work beside it. The same
+# examples on any day; new ones are looked for by --hypothesis-profile=explore.
+settings.register_profile("tests", deadline=None, max_examples=60, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=300)
 settings.load_profile("tests")
 
 ROOT = Path(__file__).resolve().parent.parent
