@@ -49,7 +49,11 @@ Policy = Annotated[
 ]
 Policies = Annotated[
     str | None,
-    typer.Option("--policy", metavar="A,B,...", help="One or several policies, side by side."),
+    typer.Option(
+        "--policy",
+        metavar="A,B,...",
+        help="One or several policies; with settings: inf-llm:topk=8.",
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -296,8 +300,8 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """`model.topk=32` as a key and a YAML value.
+def parse_setting(text: str, flag: str = "--set") -> tuple[str, Any]:
+    """`model.topk=32`, as `flag` gave it, as a key and a YAML value.
 
     Raises:
         UsageError: there is no `=`, or the value is not YAML.
@@ -307,13 +311,13 @@ def parse_setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(
-            f"--set {text!r} is not KEY=VALUE", "write for example --set model.topk=32"
+            f"{flag} {text!r} is not KEY=VALUE", "write for example --set model.topk=32"
         )
     try:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise UsageError(
-            f"the value of --set {text!r} cannot be read", "quote it, e.g. --set 'key=\"value\"'"
+            f"the value of {flag} {text!r} cannot be read", "quote it, e.g. --set 'key=\"value\"'"
         ) from error
 
 
