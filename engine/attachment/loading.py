@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from infllm.engine.config import ModelConfig, device_name, dtype_name
 from infllm.engine.errors import ConfigError, EngineError, ModelNotFound, UnsupportedModel
+from infllm.engine.prune import load_shaped, told_shape
 from infllm.engine.sources import local_folder, local_tokenizer, open_tokenizer
 from infllm.engine.text import Tokenizer
 
@@ -44,7 +45,7 @@ def _load_tokenizer(settings: ModelConfig) -> Any:
 def _load_model(settings: ModelConfig, device: torch.device, dtype: torch.dtype) -> Any:
     path = local_folder(settings.path)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = _from_pretrained(
             path,
             revision=settings.revision,
             dtype=dtype,
@@ -60,6 +61,16 @@ def _load_model(settings: ModelConfig, device: torch.device, dtype: torch.dtype)
         raise _not_found(settings.path, error) from error
     model.requires_grad_(False)
     return model if settings.quantization else model.to(device)
+
+
+def _from_pretrained(path: str, revision: str | None, **arguments: Any) -> Any:
+    """As transformers loads it; of a pruned model also one whose layers differ."""
+    told, _ = PretrainedConfig.get_config_dict(path, revision=revision)
+    shape = told_shape(told, path)
+    if shape is None:
+        return AutoModelForCausalLM.from_pretrained(path, revision=revision, **arguments)
+    config = AutoConfig.from_pretrained(path, revision=revision)
+    return load_shaped(path, config, shape, revision=revision, **arguments)
 
 
 def _quantization(name: str | None, device: torch.device) -> dict[str, Any]:

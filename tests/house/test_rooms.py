@@ -17,6 +17,7 @@ FLOORS = (
     ("sources",),
     ("config",),
     ("text",),
+    ("prune",),
     ("attachment",),
     ("units", "decode"),
     ("policies",),
