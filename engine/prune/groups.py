@@ -190,17 +190,21 @@ def attention_groups(model: nn.Module, layers: Sequence[int] | None = None) -> l
         module = getattr(layer, "self_attn", None)
         _need(model, index, module, ("q_proj", "k_proj", "v_proj", "o_proj"))
         width = int(module.head_dim)
-        for name, child in module.named_children():
-            weight = getattr(child, "weight", None)
-            if "norm" in name and weight is not None and weight.shape[-1] != width:
-                raise UnsupportedModel(
-                    f"layer {index} of {type(model).__name__} normalises all heads together "
-                    f"({name}): none can be removed",
-                    "--attention-layers none prunes the MLPs alone",
-                )
         if layers is None or index in layers:
             found.append(Attention(index, module, width))
     return found
+
+
+def refuse_joint_norms(groups: Sequence[Attention]) -> None:
+    """Raises UnsupportedModel where heads are normalised together: the rest would change."""
+    for group in groups:
+        for name, child in group.module.named_children():
+            weight = getattr(child, "weight", None)
+            if "norm" in name and weight is not None and weight.shape[-1] != group.width:
+                raise UnsupportedModel(
+                    f"the {group.name} normalises all heads together ({name}): none can be removed",
+                    "--attention-layers none prunes the MLPs alone",
+                )
 
 
 def mlp_groups(model: nn.Module, layers: Sequence[int] | None = None) -> list[Mlp]:

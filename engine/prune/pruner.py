@@ -11,7 +11,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from infllm.engine.errors import ConfigError
-from infllm.engine.prune.groups import Group, attention_groups, mlp_groups, stream_group
+from infllm.engine.prune.groups import (
+    Group,
+    attention_groups,
+    mlp_groups,
+    refuse_joint_norms,
+    stream_group,
+)
 from infllm.engine.prune.importance import (
     SECOND_ORDER,
     WITHOUT_GRADIENTS,
@@ -157,8 +163,9 @@ def _groups(model: Any, settings: PruneSettings) -> list[Group]:
     for layer in (*attention, *mlp):
         if not 0 <= layer < n:
             raise ConfigError(f"there is no layer {layer}: the model has {n}, from 0 to {n - 1}")
-    of_heads: list[Group] = [*attention_groups(model, attention)] if attention else []
-    return [*of_heads, *mlp_groups(model, mlp)] if mlp else of_heads
+    of_heads = attention_groups(model, attention) if attention else []
+    refuse_joint_norms(of_heads)
+    return [*of_heads, *(mlp_groups(model, mlp) if mlp else [])]
 
 
 def count_parameters(model: PreTrainedModel) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +78,9 @@ def recover(
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        adapted = get_peft_model(model, config)
+        with warnings.catch_warnings():  # peft asks transformers by names that it gives up
+            warnings.simplefilter("ignore", FutureWarning)
+            adapted = get_peft_model(model, config)
         steps = _train(adapted, examples[rest], minutes * 60, generator, told)
     after = _loss(adapted, held_out)
     kept = math.isfinite(after) and after < before
