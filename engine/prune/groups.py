@@ -107,8 +107,8 @@ class Mlp:
 
     def scores(self, score: Score, official: bool = False) -> list[Tensor]:
         """[units] of gate, up and down."""
-        of_inputs = [score(linear.weight, OUTPUT) for linear in self.inputs]
-        return [*of_inputs, score(self.module.down_proj.weight, INPUT)]
+        *inputs, output = self.weights
+        return [*(score(weight, OUTPUT) for weight in inputs), score(output, INPUT)]
 
     def keep(self, kept: Tensor) -> None:
         """Leave the channels int64 [n] of the present ones."""
@@ -187,7 +187,7 @@ def attention_groups(model: nn.Module, layers: Sequence[int] | None = None) -> l
     """
     found = []
     for index, layer in enumerate(_layers(model)):
-        module = getattr(layer, "self_attn", None)
+        module: Any = getattr(layer, "self_attn", None)
         _need(model, index, module, ("q_proj", "k_proj", "v_proj", "o_proj"))
         width = int(module.head_dim)
         if layers is None or index in layers:

@@ -85,7 +85,8 @@ def load_shaped(path: str, config: Any, shape: Shape, **arguments: Any) -> Any:
         _cut(self, shape)
 
     names = {"__init__": make, "__module__": own.__module__, "__qualname__": own.__qualname__}
-    return type(own.__name__, (own,), names).from_pretrained(path, config=config, **arguments)
+    made: Any = type(own.__name__, (own,), names)
+    return made.from_pretrained(path, config=config, **arguments)
 
 
 def _cut(model: Any, shape: Shape) -> None:

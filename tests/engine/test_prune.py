@@ -1,4 +1,4 @@
-"""Pruned models as folders: what stock transformers loads, what the engine does, what is refused."""
+"""Pruned models as folders: what stock transformers loads, what the engine, what is refused."""
 
 from __future__ import annotations
 
