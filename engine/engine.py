@@ -27,6 +27,7 @@ from infllm.engine.files import (
     save,
     tokenizer_digest,
 )
+from infllm.engine.guide import Guide, load_guide
 from infllm.engine.session import Backing, Session
 from infllm.engine.text import Tokenizer
 from infllm.engine.units import Estimate, estimate
@@ -52,6 +53,7 @@ class Engine:
         config: Config,
         *,
         check: bool = True,
+        guide: Guide | None = None,
     ) -> None:
         base, distance_scale = config.model.base, config.model.distance_scale
         self.attachment = Attachment(model, base, distance_scale)
@@ -62,6 +64,7 @@ class Engine:
         self.vocab_size = self.attachment.vocab_size
         self.eos_ids = _eos_ids(model, tokenizer)
         self.recorder = Recorder(model)
+        self._guide: Guide | None = None
         plain = base is None and distance_scale == 1.0
         expected = expected_logits(model) if check and plain else None
         self.attachment.__enter__()
@@ -71,6 +74,7 @@ class Engine:
         except BaseException:
             self.close()
             raise
+        self._guide = guide  # not before: the check is of the model alone
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -106,7 +110,9 @@ class Engine:
         config = self.config
         if overrides:
             config = _resolved(config.with_overrides(overrides), self.dtype)
-        backing = Backing(self.attachment, self.recorder, self.eos_ids, self._key, save)
+        backing = Backing(
+            self.attachment, self.recorder, self.eos_ids, self._key, save, self._guide
+        )
         return Session(backing, config.model, config.chunk_size, start)
 
     @property
@@ -172,7 +178,9 @@ class Engine:
     @cached_property
     def digests(self) -> dict[str, str | None]:
         """What tells this model and its tokenizer from others; computed once, see `fingerprint`."""
+        guided = {} if self._guide is None else {"guide": self._guide.digest()}
         return {
+            **guided,
             "model": model_digest(self.model),
             "tokenizer": tokenizer_digest(self._tokenizer),
         }
@@ -212,7 +220,8 @@ def load(
     else:
         config = load_config(source, changes)
     model, tokenizer = load_parts(config.model)
-    return Engine(model, tokenizer, config, check=check)
+    guide = load_guide(config.model, model, tokenizer)
+    return Engine(model, tokenizer, config, check=check, guide=guide)
 
 
 def attach(

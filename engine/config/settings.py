@@ -82,6 +82,7 @@ class ModelConfig(MiddleSettings, PruningSettings, SurpriseSettings):
     path: str = ""  # a folder, a hub id or builtin:NAME
     tokenizer_path: str | None = None  # None: beside the model
     revision: str | None = None
+    encoder_path: str | None = None  # of LLM-to-SLM; None: as the small model's folder says
     dtype: Dtype = "auto"
     device: Annotated[str, AfterValidator(_device)] = "auto"
     quantization: str | None = None

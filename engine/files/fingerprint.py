@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # Which model, which is told by its weights, and what changes speed or memory but no number.
 WITHOUT_NUMBERS = frozenset({
-    "path", "tokenizer_path", "revision", "device", "max_cached_block", "cache_strategy",
-    "score_decay", "cuda_graphs", "fattn", "async_global_stream", "pin_memory",
+    "path", "tokenizer_path", "encoder_path", "revision", "device", "max_cached_block",
+    "cache_strategy", "score_decay", "cuda_graphs", "fattn", "async_global_stream", "pin_memory",
 })  # fmt: skip
 # Keys of a model's config.json that say nothing of what it computes.
 VOLATILE = frozenset({
@@ -105,6 +105,12 @@ def refuse_other(folder: str, then: Mapping[str, Any], now: Mapping[str, Any]) -
         raise MemoryFileError(
             f"{folder} was read by another model",
             "use the model that read it, or read the document again",
+            reason="model",
+        )
+    if then.get("guide") != now.get("guide"):
+        raise MemoryFileError(
+            f"{folder} was read with another encoder beside the model, or with none",
+            "use the folder that read it, or read the document again",
             reason="model",
         )
     known = then["tokenizer"] is not None and now["tokenizer"] is not None

@@ -23,7 +23,7 @@ class Stepping(Reading):
         """One token as a segment of its own: a decode step."""
         self.refuse_broken()
         if not self._replay_step(token):
-            self._forward([token], closes=True)
+            self._forward([token], closes=True, step=True)
             self._offset = 0
 
     def _replay_step(self, token: int) -> bool:

@@ -23,6 +23,7 @@ FLOORS = (
     ("policies",),
     ("session",),
     ("files",),
+    ("guide",),
     ("engine",),
 )
 ROOMS = [room for floor in FLOORS for room in floor if (ROOT / "engine" / room).is_dir()]
