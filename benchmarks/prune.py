@@ -8,10 +8,11 @@ random way with each of --seeds. A row is written when it is done: the same comm
 what is missing. Of a text it reads one stream of --tokens under inf-llm with a window of 2,048, so
 that the first 2,048 tokens are read by full attention and the rest with lookups; perplexity of both
 parts. Then --samples of each retrieval task at --length: pass key, a number in a text (RULER's
-niah_single_2), the value of a UUID in a JSON object; answers are cut short.
+niah_single_2), the value of a UUID in a JSON object. The question is put without a chat template
+and the right answer is scored: its nats a token, and whether greedy decoding would write it.
 
-Time is the process's CPU time, of reading the stream and of the answers' decode steps, so that
-other work beside it shows little; `table` prints it as a share of the whole model's.
+Time is the process's CPU time, of reading the stream and of 12 decode steps, so that other work
+beside it shows little; the table prints it as a share of the whole model's.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ import math
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from common import environment
 
 WINDOW = 2048
-# Task, and tokens that an answer may have: a UUID takes most.
-TASKS = {"local:passkey": 16, "ruler:niah_single_2": 24, "local:kv": 48}
+# Task, and what stands between its question and the answer.
+TASKS = {"local:passkey": " ", "ruler:niah_single_2": " ", "local:kv": ' "'}
 
 
 def settings_of(criterion: str, ratio: float, seed: int, args: argparse.Namespace) -> Any:
@@ -40,8 +43,6 @@ def settings_of(criterion: str, ratio: float, seed: int, args: argparse.Namespac
 
 def small_model(args: argparse.Namespace, criterion: str | None, ratio: float, seed: int) -> Any:
     """The model in the dtype that this machine runs it in, its tokenizer and configuration."""
-    import torch
-
     from infllm.engine.attachment import load_parts
     from infllm.engine.config import dtype_name, load_config
     from infllm.engine.prune import BUILTIN_TEXT, calibration_sequences, prune
@@ -82,7 +83,8 @@ def measure(
     }
     with Engine(model, tokenizer, config, check=False) as engine:
         row |= perplexity(engine, args)
-        row["found"] = retrieval(engine, config, args, row)
+        row["found"] = retrieval(engine, config, args)
+        row["ms_a_step"] = step_time(engine, args)
     return row
 
 
@@ -101,33 +103,33 @@ def perplexity(engine: Any, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def retrieval(
-    engine: Any, config: Any, args: argparse.Namespace, row: dict[str, Any]
-) -> dict[str, Any]:
-    from infllm.cli.bench.examine import Examiner, Job
-    from infllm.cli.bench.prompts import fitted_sources
+def retrieval(engine: Any, config: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """By task: nats a token of the right answers, and which would be written greedily."""
+    from infllm.cli.bench.prompts import encode_sample, fitted_sources
     from infllm.cli.bench.source import Source
     from infllm.cli.bench.suites import find_tasks
 
+    tokenizer = engine.tokenizer
     source = Source(lengths=[args.length], count=args.samples, haystack=args.haystack)
-    sources = fitted_sources(source, engine.tokenizer, config)
+    source = replace(fitted_sources(source, tokenizer, config)[False], completion=False)
     found: dict[str, Any] = {}
-    examiner = Examiner(engine, official=False)
-    for name, tokens in TASKS.items():
+    for name, before in TASKS.items():
         (task,) = find_tasks(name)
-        task = task.model_copy(update={"answer_tokens": tokens})
-        jobs = [
-            Job(task, sample, ("inf-llm",)) for sample in task.samples(sources[task.chat], None)
-        ]
-        records = [outcome.record for outcome in examiner.examine(jobs)]
-        failed = [record["failed"] for record in records if "failed" in record]
-        if failed:
-            sys.exit(f"{name}: {failed[0]}")
-        found[name] = {
-            "scores": [sum(record["scores"]) / len(record["scores"]) for record in records],
-            "answers": [record["answers"][0][:60] for record in records],
-        }
-    row["ms_a_step"] = step_time(engine, args)
+        nats, right = [], []
+        for sample in task.samples(source, None):
+            encoded = encode_sample(tokenizer, config, sample, chat=False)  # type: ignore[arg-type]
+            session = engine.session()
+            session.read([*encoded.head, *encoded.context])
+            session.end()
+            wanted = sample.turns[0].references[0]  # type: ignore[union-attr]
+            answer = tokenizer.encode(before + wanted, inner=True)
+            lead = tokenizer.encode(before, inner=True)
+            logits = session.score([*encoded.tails[0], *answer])[-len(answer) - 1 : -1]
+            losses = -logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None])[:, 0]
+            first = len(lead) if answer[: len(lead)] == lead else 0
+            nats.append(float(losses[first:].mean()))
+            right.append(logits.argmax(-1).tolist()[first:] == answer[first:])
+        found[name] = {"nats": nats, "right": right}
     return found
 
 
@@ -161,7 +163,10 @@ def table(rows: dict[str, Any]) -> str:
     )  # fmt: skip
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for name, row in rows.items():
-        found = [sum(t["scores"]) / len(t["scores"]) for t in row["found"].values()]
+        found = [
+            f"{sum(t['right'])} of {len(t['right'])}, {sum(t['nats']) / len(t['nats']):.2f}"
+            for t in row["found"].values()
+        ]
         beyond = "-" if row["nll_beyond"] is None else f"{math.exp(min(row['nll_beyond'], 99)):.1f}"
         cells = [
             name,
@@ -169,7 +174,7 @@ def table(rows: dict[str, Any]) -> str:
             f"{row['kv_bytes_per_token'] / whole['kv_bytes_per_token']:.1%}",
             f"{math.exp(min(row['nll_2k'], 99)):.1f}",
             beyond,
-            *(f"{share:.0%}" for share in found),
+            *found,
             f"{row['ms_a_token_read'] / whole['ms_a_token_read']:.2f}",
             f"{row['ms_a_step'] / whole['ms_a_step']:.2f}",
         ]
