@@ -12,12 +12,13 @@ from infllm.cli.errors import MissingExtra, UsageError
 from infllm.cli.opening import announce_download, open_config, quiet_libraries
 from infllm.cli.options import DocumentFlags, EngineChoice
 from infllm.cli.output import Output
-from infllm.cli.progress import Spinner
+from infllm.cli.progress import Spinner, available_memory_bytes
 from infllm.cli.sources import read_documents
 from infllm.cli.text import count, seconds, size
 from infllm.cli.unpacking import unpack_model
 
 if TYPE_CHECKING:
+    from infllm.engine.config import Config
     from infllm.engine.prune import PruneSettings, Recovery, Removal, Shape
 
 
@@ -132,6 +133,7 @@ def make_smaller(choice: EngineChoice, plan: Plan, folder: Path, out: Output) ->
     downloading = announce_download(config, choice, out)
     quiet_libraries(out, bars=downloading)
     unpack_model(config, out)
+    _check_memory(config, plan)
     with Spinner(out, "loading the model"):
         from infllm.engine.attachment import load_parts
         from infllm.engine.prune import stored_dtype
@@ -207,6 +209,34 @@ def _check(plan: Plan) -> None:
         raise UsageError(
             "--export padded cannot pad the residual stream: its norms would divide by more",
             "leave it out: with --group hidden all layers stay alike",
+        )
+
+
+def _check_memory(config: "Config", plan: Plan) -> None:
+    """Raises OutOfMemory where weights in float32, and gradients of them, would not fit the host.
+
+    Nothing is known of a model that is still to be downloaded.
+    """
+    from infllm.cli.estimate import layer_shapes
+    from infllm.cli.work import parameters
+    from infllm.engine.config import device_name, read_model_config
+    from infllm.engine.errors import OutOfMemory
+
+    spec = read_model_config(config.model.path)
+    free = available_memory_bytes()
+    if spec is None or free is None or device_name(config.model.device) != "cpu":
+        return
+    try:
+        stored = parameters(spec, layer_shapes(spec, "cpu", 4)).stored
+    except (KeyError, TypeError, ZeroDivisionError):  # of another form than a decoder's
+        return
+    copies = {"l1": 1, "l2": 1, "random": 1, "element2": 3, "second": 3}.get(plan.criterion, 2)
+    need = 4 * stored * copies
+    if need > free:
+        raise OutOfMemory(
+            f"pruning by {plan.criterion} takes about {size(need)} of memory, and {size(free)} are "
+            "free",
+            "--criterion l2 takes no gradients, and the least memory" if copies > 1 else "",
         )
 
 

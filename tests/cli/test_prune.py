@@ -160,6 +160,18 @@ def test_recovery_needs_peft(infllm: Run, monkeypatch: pytest.MonkeyPatch, book:
     assert "pip install 'infllm[recover]'" in result.raw_err
 
 
+def test_a_model_that_cannot_fit_is_told_before_it_is_loaded(
+    infllm: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infllm.cli.tasks.pruning.available_memory_bytes", lambda: 20 << 20)
+    for criterion, taken in (("element1", "31.6 MB"), ("element2", "47.4 MB")):
+        result = infllm("prune", "pocket", "-o", "x", "--criterion", criterion)
+        assert result.code == 6
+        assert f"takes about {taken} of memory, and 21 MB are free" in result.raw_err
+        assert "--criterion l2 takes no gradients" in result.raw_err
+    assert infllm("prune", "pocket", "-o", "x", "--criterion", "l2").code == 0
+
+
 def test_layers_as_they_are_written() -> None:
     assert parse_layers("4-6", 8) == [4, 5, 6]
     assert parse_layers("0, 2,5 - 7", 8) == [0, 2, 5, 6, 7]
