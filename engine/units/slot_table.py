@@ -60,7 +60,8 @@ class SlotTable:
     def bring(self, units: Sequence[int]) -> None:
         """Have units in slots, at most as many different ones as there are slots."""
         store = self._store
-        wanted = sorted(set(units))
+        # What a step computed on a slot's earlier content may be no number: its choices are none.
+        wanted = sorted({unit for unit in units if unit < store.n})
         _, loads = store.cache.place(store.keys(wanted))
         if not loads:
             return

@@ -55,7 +55,7 @@ class UnitStore:
         capacity = max(config.max_cached_block, most * groups * batch)
         self.cache = BlockCache(capacity, config.cache_strategy, config.score_decay)
         page = (2, self.n_kv_heads, self.block_size, self.head_dim)
-        self.slots = torch.empty(capacity, *page, dtype=self.dtype, device=self.device)
+        self.slots = torch.zeros(capacity, *page, dtype=self.dtype, device=self.device)
         self.staging = make_staging(layer.device)
         # Told of units just made [n, 2, Hkv, block_size, D], as they would come from the host.
         self.follow: Callable[[Tensor], None] | None = None
