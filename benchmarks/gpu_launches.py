@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from common import environment
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from infllm.engine.policies import FastInfLLM
@@ -37,7 +36,7 @@ LAYER_MS = 1.3  # of a token's decode step at 4.2 ms, or of 1M tokens' prefill: 
 
 
 def staging() -> Any:
-    """Copies as a GPU makes them, asked for early; done at once, and a kernel each on the device."""
+    """Copies as a GPU makes them, asked for early; done at once."""
     from infllm.engine.units.staging import Staging
 
     class Early(Staging):
@@ -78,9 +77,7 @@ def layer() -> Any:
     from infllm.kernels.rotate import Rope
 
     freq = 500000.0 ** (-torch.arange(DIM // 2, dtype=torch.float64) / (DIM // 2))
-    return Layer(
-        0, HEADS, KV_HEADS, DIM, torch.device("cpu"), torch.bfloat16, Rotary(Rope(freq))
-    )
+    return Layer(0, HEADS, KV_HEADS, DIM, torch.device("cpu"), torch.bfloat16, Rotary(Rope(freq)))
 
 
 def tokens(n: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,12 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
-import torch
+import triton.compiler
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten
-
-import triton.compiler
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
@@ -134,9 +132,7 @@ def uncounted() -> Iterator[None]:
 
 
 @contextmanager
-def counted(
-    stands: dict[str, Stand] | None = None, *, operators: bool = True
-) -> Iterator[Counts]:
+def counted(stands: dict[str, Stand] | None = None, *, operators: bool = True) -> Iterator[Counts]:
     """Count launches of Triton kernels on tensors of any device, none of which compute anything.
 
     Args:
