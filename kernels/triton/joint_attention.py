@@ -24,6 +24,7 @@ from infllm.kernels.triton.merge_state import merge_states
 from infllm.kernels.triton.partial_attention import SPLIT, band_ranges
 from infllm.kernels.triton.tiles import block_m, padded, tile_of
 
+EDGE = 64  # keys of a tile where some may be hidden: a larger one takes too many registers
 LOG2E = tl.constexpr(1.4426950408889634)
 
 
@@ -41,7 +42,18 @@ def _tile(
     """
     key = start + tl.arange(0, BLOCK_N)
     seen = key < n_keys
-    page, _, place = key_places(table, start, n_keys, PAGE, BLOCK_N)
+    if PAGE % BLOCK_N == 0:  # one page, or dense keys: one address, and places behind it
+        at = tl.zeros([], tl.int64) + start
+        if PAGE > 0:
+            at = tl.load(table + start // PAGE) * page_stride + at % PAGE * row_stride
+        else:
+            at = at * row_stride
+        k += at
+        v += at
+        page = 0
+        place = tl.arange(0, BLOCK_N)
+    else:
+        page, _, place = key_places(table, start, n_keys, PAGE, BLOCK_N)
     keys = load_rows(
         k, page, place, seen, k, page_stride, row_stride, 0, 0, D, BLOCK_D, MASKED, False, 0, False,
     )  # fmt: skip
@@ -93,11 +105,11 @@ def joint_attention_kernel(
     o_batch, o_head, o_row, o_split, lse_split,
     GROUP: tl.constexpr, PAGE: tl.constexpr, SOFTCAP: tl.constexpr, SHARE: tl.constexpr,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, EDGE_N: tl.constexpr,
 ):  # fmt: skip
     """Program (i, b * n_heads / GROUP + p, z): rows from i * BLOCK_M on, of the query heads of KV
     head p; over keys z * split to (z + 1) * split - 1 of all parts on end, each of which begins at
-    a multiple of SHARE.
+    a multiple of SHARE. Tiles where a key may be hidden are of EDGE_N keys, the others of BLOCK_N.
 
     What is not there is None. `before_o` float32 [B, H, T, DV], `before_lse` [B, H, T]: a state to
     go on from.
@@ -145,7 +157,7 @@ def joint_attention_kernel(
         near_v += b * near_batch + p * near_head
         stop = tl.minimum(end, n_near)
         first, last, clear, dim = band_ranges(
-            t_first, t_last, begin, stop, near_offset, 0, window, True, True, BLOCK_N
+            t_first, t_last, begin, stop, near_offset, 0, window, True, True, BLOCK_N, EDGE_N
         )
         for start in tl.range(clear, dim, BLOCK_N):
             acc, top, total = _tile(
@@ -154,14 +166,14 @@ def joint_attention_kernel(
                 SOFTCAP, 0, D, DV, BLOCK_D, BLOCK_DV, BLOCK_N,
             )  # fmt: skip
         # The edges, where some query must not see some key: before the clear tiles and behind.
-        ahead = tl.maximum(0, (clear - first) // BLOCK_N)
-        behind = tl.maximum(0, tl.cdiv(last - dim, BLOCK_N))
+        ahead = tl.maximum(0, (clear - first) // EDGE_N)
+        behind = tl.maximum(0, tl.cdiv(last - dim, EDGE_N))
         for i in tl.range(0, ahead + behind):
-            start = tl.where(i < ahead, first + i * BLOCK_N, dim + (i - ahead) * BLOCK_N)
+            start = tl.where(i < ahead, first + i * EDGE_N, dim + (i - ahead) * EDGE_N)
             acc, top, total = _tile(
                 queries, acc, top, total, start, t, stop, near_offset, 0, window, scale, softcap,
                 near_k, near_v, near_k, 0, near_row, True, True, True,
-                SOFTCAP, 0, D, DV, BLOCK_D, BLOCK_DV, BLOCK_N,
+                SOFTCAP, 0, D, DV, BLOCK_D, BLOCK_DV, EDGE_N,
             )  # fmt: skip
         begin -= tl.cdiv(n_near, SHARE) * SHARE
         end -= tl.cdiv(n_near, SHARE) * SHARE
@@ -184,11 +196,11 @@ def joint_attention_kernel(
         init_k += b * init_batch + p * init_head
         init_v += b * init_batch + p * init_head
         stop = tl.minimum(end, n_init)
-        for start in tl.range(tl.maximum(begin, 0), stop, BLOCK_N):
+        for start in tl.range(tl.maximum(begin, 0), stop, EDGE_N):
             acc, top, total = _tile(
                 queries, acc, top, total, start, t, stop, 0, 0, 0, scale, softcap,
                 init_k, init_v, init_k, 0, init_row, True, False, False,
-                SOFTCAP, 0, D, DV, BLOCK_D, BLOCK_DV, BLOCK_N,
+                SOFTCAP, 0, D, DV, BLOCK_D, BLOCK_DV, EDGE_N,
             )  # fmt: skip
         begin -= tl.cdiv(n_init, SHARE) * SHARE
         end -= tl.cdiv(n_init, SHARE) * SHARE
@@ -197,11 +209,11 @@ def joint_attention_kernel(
         waiting_v += b * waiting_batch + p * waiting_head
         # Keys that no query of the tile sees are behind all others.
         stop = tl.minimum(end, tl.minimum(n_waiting, waiting_offset + t_last - window + 1))
-        for start in tl.range(tl.maximum(begin, 0), stop, BLOCK_N):
+        for start in tl.range(tl.maximum(begin, 0), stop, EDGE_N):
             acc, top, total = _tile(
                 queries, acc, top, total, start, t, stop, waiting_offset, window, 0, scale,
                 softcap, waiting_k, waiting_v, waiting_k, 0, waiting_row, True, True, False,
-                SOFTCAP, 0, D, DV, BLOCK_D, BLOCK_DV, BLOCK_N,
+                SOFTCAP, 0, D, DV, BLOCK_D, BLOCK_DV, EDGE_N,
             )  # fmt: skip
 
     if sink is not None:
@@ -347,7 +359,8 @@ def joint_attention(
         0 if units is None else units.table.stride(0),
         *o_strides, o_split, lse_split,
         group, 0 if units is None else units.k.shape[2], softcap is not None, SPLIT,
-        d, dv, padded(d), padded(dv), rows, keys, num_warps=warps, num_stages=stages,
+        d, dv, padded(d), padded(dv), rows, keys, min(keys, EDGE),
+        num_warps=warps, num_stages=stages,
     )  # fmt: skip
     if n == 1:
         return o, lse

@@ -25,21 +25,22 @@ SPLIT = 256  # keys: what one program takes at least, a multiple of every tile
 @triton.jit
 def band_ranges(
     t_first, t_last, begin, end, offset, low, high,
-    BANDED: tl.constexpr, BOUNDED: tl.constexpr, BLOCK_N: tl.constexpr,
+    BANDED: tl.constexpr, BOUNDED: tl.constexpr, BLOCK_N: tl.constexpr, EDGE_N: tl.constexpr,
 ):  # fmt: skip
     """Keys [first, last) that some query of the tile sees, and among them [clear, dim) that all do.
 
-    Queries are t_first to t_last, keys begin to end - 1; all but `last` are multiples of BLOCK_N.
+    Queries are t_first to t_last, keys begin to end - 1. The clear ones are whole tiles of BLOCK_N;
+    they and `first` begin at multiples of EDGE_N, which divides it.
     """
     first, last, clear, dim = begin, end, begin, end
     if BANDED:
         last = tl.minimum(end, offset + t_last - low + 1)
         dim = tl.minimum(end, offset + t_first - low + 1)
         if BOUNDED:
-            first = tl.maximum(begin, offset + t_first - high + 1) // BLOCK_N * BLOCK_N
+            first = tl.maximum(begin, offset + t_first - high + 1) // EDGE_N * EDGE_N
             clear = tl.maximum(first, offset + t_last - high + 1)
-    clear = tl.minimum(tl.cdiv(clear, BLOCK_N), tl.cdiv(tl.maximum(last, 0), BLOCK_N)) * BLOCK_N
-    dim = tl.maximum(clear, tl.maximum(dim, 0) // BLOCK_N * BLOCK_N)
+    clear = tl.minimum(tl.cdiv(clear, EDGE_N), tl.cdiv(tl.maximum(last, 0), EDGE_N)) * EDGE_N
+    dim = clear + tl.maximum(0, dim - clear) // BLOCK_N * BLOCK_N
     return first, last, clear, dim
 
 
@@ -148,7 +149,7 @@ def partial_attention_kernel(
     if shift is not None:
         offset += tl.load(shift).to(tl.int32)
     first, last, clear, dim = band_ranges(
-        t_first, t_last, begin, end, offset, low, high, BANDED, BOUNDED, BLOCK_N
+        t_first, t_last, begin, end, offset, low, high, BANDED, BOUNDED, BLOCK_N, BLOCK_N
     )
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from infllm.kernels.triton.descent import REGISTERS, descend_kernel
-from infllm.kernels.triton.joint_attention import joint_attention_kernel
+from infllm.kernels.triton.joint_attention import EDGE, joint_attention_kernel
 from infllm.kernels.triton.merge_state import merge_state_kernel
 from infllm.kernels.triton.part_mass import part_mass_kernel
 from infllm.kernels.triton.partial_attention import SPLIT, partial_attention_kernel
@@ -221,9 +221,10 @@ def joint_variants(
     }  # fmt: skip
     for kib in CLASSES:
         for i, (n, warps, stages) in enumerate(tiles(m, padded(dim), dtype, kib, False)):
+            constants = {**constants, "BLOCK_N": n, "EDGE_N": min(n, EDGE)}
             yield Variant(
                 f"joint {what} {TYPES[dtype]} d{dim}", joint_attention_kernel,
-                {**SCALARS, **pointers}, {**constants, "BLOCK_N": n}, warps, stages,
+                {**SCALARS, **pointers}, constants, warps, stages,
                 _cards(kib, UNITS), quick and i == 0,
             )  # fmt: skip
 
