@@ -68,6 +68,10 @@ class FastInfLLM(InfLLM, SteppingPolicy):
         self._settle()
         return super().in_sight()
 
+    def best(self, scores: Tensor, k: int) -> Tensor:
+        step = self._way if self.call.recorded else None
+        return super().best(scores, k) if step is None else step.best(scores, k)
+
     # ---- decode steps ---------------------------------------------------------------------------
 
     def _open_steps(self) -> UnitSteps:

@@ -96,12 +96,16 @@ class InfLLM(UnitMemory):
             scores = self.key_scores(beside, n) if by_keys else self.unit_scores.of(block, n)
             if held is not None:
                 scores = scores.scatter(-1, held, float("inf"))
-            chosen = top_units(scores, k)
+            chosen = self.best(scores, k)
         if not decoding:
             self.held = chosen
         if self.record is not None:
             self.record.append(Lookup(self.count + start, self.count + stop, n, chosen))
         return self.per_head(chosen)
+
+    def best(self, scores: Tensor, k: int) -> Tensor:
+        """The k units of best scores [B, G, N]: int64 [B, G, k], ascending."""
+        return top_units(scores, k)
 
     def key_scores(self, beside: list[Part], n: int) -> Tensor:
         """float32 [B, G, n] scores of the first n units for the call's only block, by all keys."""

@@ -81,18 +81,22 @@ class RecordedScores(LookupScores):
 
     def of(self, block: int, n: int) -> Tensor:
         """float32 [B, G, N], N >= n: minus infinity from unit n on."""
-        per_head = self._config.perhead
-        return self._units.scores_of_all(self.query, self._n_units, per_head=per_head)[:, 0]
+        units, per_head = self._units, self._config.perhead
+        rows = sum(units.rows)
+        return units.scores_of_all(self.query, rows, limit=self._n_units, per_head=per_head)[:, 0]
 
 
 def _mean_queries(config: ModelConfig, q: Tensor, n_kv_heads: int) -> Tensor:
-    """[B, E, R, D]: q averaged over each execution block."""
-    q, size = q.float(), config.exc_block_size
-    b, h, t, d = q.shape
+    """[B, E, R, D]: q averaged over each execution block, in float32 where it is more than one."""
+    size = config.exc_block_size
+    b, _, t, d = q.shape
+    if t == 1 and config.repr_heads != "group":
+        return q.transpose(1, 2)
     whole = t // size
-    means = q[:, :, : whole * size].view(b, h, whole, size, d).mean(dim=3)
+    means = q[:, :, : whole * size].unflatten(2, (whole, size)).mean(dim=3, dtype=torch.float32)
     if whole * size < t:
-        means = torch.cat([means, q[:, :, whole * size :].mean(dim=2, keepdim=True)], dim=2)
+        rest = q[:, :, whole * size :].mean(dim=2, keepdim=True, dtype=torch.float32)
+        means = torch.cat([means, rest], dim=2) if whole else rest
     if config.repr_heads == "group":
         means = means.view(b, n_kv_heads, -1, means.shape[2], d).sum(dim=2)
     return means.transpose(1, 2)

@@ -90,8 +90,10 @@ class DotScores(ReprScores):
 class StepScores(ReprScores):
     """Scores for calls of one token, in rooms of fixed size, see `StepTokens`."""
 
-    def take(self, q: Tensor, at: Tensor) -> None:
-        """The step's query [B, H, 1, D] at the far position; its token's row, int64 [1]."""
+    @property
+    def sums_of_queries(self) -> Tensor | None:
+        """float32 [B, H, rows + 1, D], which a step's far query is added to, see `StepRows`."""
+        return None
 
     def settle(self) -> None:
         """The step was the last of its kind: what it added counts."""
@@ -141,9 +143,9 @@ class StepDotScores(StepScores, DotScores):
         self._past = past - 1
         self._n_local = n_local
 
-    def take(self, q: Tensor, at: Tensor) -> None:
-        before = self._sums.index_select(2, at)
-        self._sums.index_copy_(2, at + 1, before + q.float())
+    @property
+    def sums_of_queries(self) -> Tensor | None:
+        return self._sums
 
     def settle(self) -> None:
         self._past += 1

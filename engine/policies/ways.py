@@ -37,6 +37,10 @@ class Way(abc.ABC):
     def end(self) -> None:
         """As `Policy.end`."""
 
+    def best(self, scores: Tensor, k: int) -> Tensor:
+        """As `InfLLM.best`, in a call that is recorded."""
+        return top_units(scores, k)
+
 
 class EarlyPages(Way):
     """What a call's blocks may look up is asked for before any of them is computed."""

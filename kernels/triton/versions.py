@@ -6,8 +6,9 @@ from infllm.kernels.triton.descent import descend
 from infllm.kernels.triton.merge_state import merge_state
 from infllm.kernels.triton.quantize import dequantize, quantize
 from infllm.kernels.triton.rotate import rotate, rotate_append
+from infllm.kernels.triton.take_step import take_step
 from infllm.kernels.triton.unit_mass import dense_lse, unit_lse
-from infllm.kernels.triton.unit_topk import top_units, unit_scores
+from infllm.kernels.triton.unit_topk import slab_scores, top_places, top_units, unit_scores
 
 fill(
     {
@@ -19,6 +20,9 @@ fill(
         "quantize": quantize,
         "rotate": rotate,
         "rotate_append": rotate_append,
+        "slab_scores": slab_scores,
+        "take_step": take_step,
+        "top_places": top_places,
         "top_units": top_units,
         "unit_lse": unit_lse,
         "unit_scores": unit_scores,
