@@ -39,6 +39,14 @@ def attend(
     return attend_cpu(parts, scale, softcap, sink)
 
 
+def attend_state(parts: Sequence[Part], scale: float, softcap: float | None = None) -> State:
+    """The state of one softmax over the keys of all `parts`, to go on from; see `attend`."""
+    if version := triton_version("attend_state", parts[0].q):
+        return version(parts, scale, softcap)
+    o, lse = merge_state([partial_attention(part, scale, softcap) for part in parts])
+    return State(o.contiguous(), lse)
+
+
 def attend_reference(
     parts: Sequence[Part],
     scale: float,

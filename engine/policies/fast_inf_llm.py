@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from infllm.engine.attachment import Call, Layer
     from infllm.engine.config import ModelConfig
-    from infllm.kernels.partial_attention import Part
+    from infllm.kernels.partial_attention import Part, State
 
 
 class FastInfLLM(InfLLM, SteppingPolicy):
@@ -45,6 +45,9 @@ class FastInfLLM(InfLLM, SteppingPolicy):
     def parts(self, start: int, stop: int) -> list[Part]:
         way = self._way
         return super().parts(start, stop) if way is None else way.parts(start, stop)
+
+    def before(self, start: int, stop: int) -> State | None:
+        return None if self._way is None else self._way.before(start, stop)
 
     def update(self, start: int, stop: int, masses: list[Tensor | None]) -> None:
         if self._way is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -286,32 +287,51 @@ class UnitStore:
 
         Codes [n, 2, Hkv, block_size, D] and, for int8 and fp8, scales [n, 2, Hkv, block_size, 1].
         """
-        page = (2, self.n_kv_heads, self.block_size)
-        dtype = storage_dtype(self.kv_dtype)
-        codes = self.staging.empty((len(units), *page, self.head_dim), dtype)
-        scales = self.staging.empty((len(units), *page, 1), torch.float32)
-        scaled = self.kv_dtype not in PLAIN
-        done = 0
-        for run, rows in self._rows_by_run(units):
-            some = slice(done, done + len(rows))
-            done = some.stop
-            picked = torch.tensor(rows)
-            torch.index_select(_raw(run.kv[:, 0]), 0, picked, out=_raw(codes[some]))
-            if scaled and run.scale is not None:
-                torch.index_select(run.scale[:, 0], 0, picked, out=scales[some])
-        return [codes, scales] if scaled else [codes]
+        return self.gathering(units)()
 
-    def _rows_by_run(self, units: Sequence[int]) -> list[tuple[Run, list[int]]]:
-        """Where units (ascending) lie: runs, and rows of each. Damaged units are refused."""
-        found: list[tuple[Run, list[int]]] = []
-        for unit in units:
-            slab, row = self._locate(unit)
-            run, row = slab.locate(row)
-            if run.seal is not None:
-                run.seal.check(row)
-            if not found or found[-1][0] is not run:
-                found.append((run, []))
-            found[-1][1].append(row)
+    def gathering(self, units: Sequence[int]) -> Callable[[], list[Tensor]]:
+        """What gives `gather(units)`, from any thread: where the units lie is known, what is still
+        on its way there is waited for."""
+        places = self._rows_by_run(units)
+        slabs = {slab.number: slab for slab, _, _ in places}
+        page = (2, self.n_kv_heads, self.block_size)
+        dtype, scaled = storage_dtype(self.kv_dtype), self.kv_dtype not in PLAIN
+
+        def gather() -> list[Tensor]:
+            for slab in slabs.values():
+                self.staging.settle(slab)
+            codes = self.staging.empty((len(units), *page, self.head_dim), dtype)
+            scales = self.staging.empty((len(units), *page, 1), torch.float32) if scaled else None
+            done = 0
+            for _, run, rows in places:
+                some = slice(done, done + len(rows))
+                done = some.stop
+                if run.seal is not None:
+                    for row in rows:
+                        run.seal.check(row)
+                picked = torch.tensor(rows)
+                torch.index_select(_raw(run.kv[:, 0]), 0, picked, out=_raw(codes[some]))
+                if scales is not None and run.scale is not None:
+                    torch.index_select(run.scale[:, 0], 0, picked, out=scales[some])
+            return [codes] if scales is None else [codes, scales]
+
+        return gather
+
+    def _rows_by_run(self, units: Sequence[int]) -> list[tuple[Slab, Run, list[int]]]:
+        """Where units (ascending) lie: slabs, runs, and rows of each."""
+        found: list[tuple[Slab, Run, list[int]]] = []
+        done = 0
+        for view, after in zip(self.views, [*self.views[1:], None], strict=True):
+            stop = len(units) if after is None else bisect_left(units, after.first)
+            rows = [unit - view.first for unit in units[done:stop]]
+            done = stop
+            if not rows:
+                continue
+            for run, behind in zip(view.slab.runs, [*view.slab.runs[1:], None], strict=True):
+                last = len(rows) if behind is None else bisect_left(rows, behind.first)
+                if last > 0:
+                    found.append((view.slab, run, [row - run.first for row in rows[:last]]))
+                rows = rows[last:]
         return found
 
     def credit(self, chosen: Tensor, mass: Tensor) -> None:

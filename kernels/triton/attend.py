@@ -25,11 +25,21 @@ def attend(
     """The contract of `infllm.kernels.attend.attend`, without a host sync."""
     plan = plan_of(parts, scale)
     if plan is None:
-        out, joint = _part_by_part(parts, scale, softcap, sink, before)
+        out, joint = _part_by_part(parts, scale, softcap, sink, before, parts[0].q.dtype)
     else:
         out, joint = joint_attention(plan, scale, softcap, sink, before)
     masses = [part_mass(part, joint, scale, softcap) if part.mass else None for part in parts]
     return out, masses
+
+
+def attend_state(parts: Sequence[Part], scale: float, softcap: float | None = None) -> State:
+    """The contract of `infllm.kernels.attend.attend_state`."""
+    plan = plan_of(parts, scale)
+    if plan is None:
+        o, lse = _part_by_part(parts, scale, softcap, None, None, torch.float32)
+    else:
+        o, lse = joint_attention(plan, scale, softcap, keep=True)
+    return State(o, lse)
 
 
 def _part_by_part(
@@ -38,6 +48,7 @@ def _part_by_part(
     softcap: float | None,
     sink: Tensor | None,
     before: State | None,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     q = parts[0].q
     b, h, t, _ = q.shape
@@ -51,4 +62,4 @@ def _part_by_part(
         partial_states(part, scale, softcap, some_o, some_lse)
     if before is not None:
         o[-1], lse[-1] = before.o, before.lse
-    return merge_states(o, lse, sink, q.dtype)
+    return merge_states(o, lse, sink, dtype)

@@ -273,9 +273,9 @@ def plan_of(parts: Sequence[Part], scale: float) -> Plan | None:
         if kind in ("near", "waiting"):
             assert part.band is not None
             bound = part.band.high if kind == "near" else part.band.low
-            if window not in (None, bound) or (window is not None and part.shift is not shift):
+            if window not in (None, bound) or (window is not None and _where(part) != shift):
                 return None
-            window, shift = bound, part.shift
+            window, shift = bound, _where(part)
     plan = Plan(*(found.get(kind) for kind in ("near", "init", "units", "waiting")), window or 0)
     queries = [part.q for part in parts]
     far = plan.far
@@ -286,6 +286,11 @@ def plan_of(parts: Sequence[Part], scale: float) -> Plan | None:
     if len({(group_of(part), part.v.shape[-1]) for part in parts}) > 1:
         return None
     return plan
+
+
+def _where(part: Part) -> int:
+    """Of the part's shift, of which parts may have views of their own; 0 where it has none."""
+    return 0 if part.shift is None else part.shift.data_ptr()
 
 
 def _kind(part: Part) -> str | None:
@@ -317,10 +322,11 @@ def joint_states(plan: Plan) -> int:
 def joint_attention(
     plan: Plan, scale: float, softcap: float | None = None, sink: Tensor | None = None,
     before: State | None = None, splits: int | None = None,
-    tile: tuple[int, int, int] | None = None,
+    tile: tuple[int, int, int] | None = None, keep: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """o [B, H, T, Dv] in the queries' dtype, a view of [B, T, H, Dv], and lse float32 [B, H, T].
 
+    `keep`: o in float32 and contiguous, to go on from.
     `splits`: programs that share the keys, by default as many as the device can use; `tile`: keys,
     warps and stages, by default those of `tile_of`.
     """
@@ -332,7 +338,10 @@ def joint_attention(
     if before is not None:
         n = 1
     if n == 1:
-        o = q.new_empty(b, t, h, dv).transpose(1, 2)
+        if keep:
+            o = q.new_empty(b, h, t, dv, dtype=torch.float32)
+        else:
+            o = q.new_empty(b, t, h, dv).transpose(1, 2)
         lse = q.new_empty(b, h, t, dtype=torch.float32)
         o_strides, o_split, lse_split = o.stride()[:3], 0, 0
     else:
@@ -364,7 +373,7 @@ def joint_attention(
     )  # fmt: skip
     if n == 1:
         return o, lse
-    return merge_states(o, lse, sink, q.dtype)
+    return merge_states(o, lse, sink, torch.float32 if keep else q.dtype)
 
 
 def _keys(part: Part | None) -> tuple[Tensor | None, Tensor | None]:

@@ -217,6 +217,10 @@ def test_other_kinds_of_parts_are_not_planned() -> None:
     assert plan_of([near, shape.paged(init.q, 2, 8, groups=4)], 0.25) is None
     assert plan_of([replace(near, band=Band(3, 1, 60))], 0.25) is None
     assert plan_of([replace(near, shift=torch.tensor([1])), waiting], 0.25) is None
+    clock = torch.tensor([3, 4])
+    near, waiting = (replace(part, shift=clock[:1]) for part in (near, waiting))
+    assert plan_of([near, init, units, waiting], 0.25) is not None
+    assert plan_of([near, replace(waiting, shift=clock[1:])], 0.25) is None
 
 
 def test_tiles_are_chosen_and_not_tuned() -> None:
