@@ -22,11 +22,15 @@ from torch.utils._pytree import tree_flatten
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
+from infllm.kernels.triton import joint_attention, partial_attention
+
 # Calls that make the host wait for a device.
 WAITS = ("tolist", "item", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__",
          "__index__")  # fmt: skip
 NO_KERNEL = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "detach",
              "lift_fresh", "set_", "resize_", "_pin_memory", "is_pinned")  # fmt: skip
+
+PROCESSORS = 132  # of an H100 or H200
 
 _devices = itertools.count(1000)  # each count knows nothing of what others have compiled
 Stand = Callable[[dict[str, Any]], None]
@@ -160,6 +164,8 @@ def counted(stands: dict[str, Stand] | None = None, *, operators: bool = True) -
 
     before = driver._active
     with ExitStack() as stack:
+        for module in (joint_attention, partial_attention):
+            stack.enter_context(patch.object(module, "processors", lambda device: PROCESSORS))
         stack.callback(driver.set_active, before)
         driver.set_active(_Driver())
         stack.enter_context(patch.object(triton.compiler, "compile", compiled))
