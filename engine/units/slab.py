@@ -122,7 +122,7 @@ class Slab:
         # Untouched pages of these buffers cost address space, no memory. All keys, then all values:
         # a lookup by keys reads those alone.
         n, (b, _, *page) = self.capacity - self.used, kv.shape[1:]
-        whole = torch.empty(2, n, b, *page, dtype=kv.dtype)
+        whole = self.staging.arena((2, n, b, *page), kv.dtype)
         scaled = kv.dtype not in PLAIN.values()
         scale = torch.empty(2, n, b, *page[:-1], 1) if scaled else None
         self.runs.append(Run(self.used, by_unit(whole), None if scale is None else by_unit(scale)))

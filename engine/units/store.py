@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,7 @@ from infllm.engine.units.staging import make_staging
 from infllm.kernels.key_topk import top_keys
 from infllm.kernels.quantize import PLAIN, dequantize, quantize, storage_dtype
 from infllm.kernels.unit_mass import log_mass, unit_lse
-from infllm.kernels.unit_topk import unit_scores
+from infllm.kernels.unit_topk import Slabs, slab_scores, unit_scores
 
 if TYPE_CHECKING:
     from infllm.engine.attachment import Layer, Softmax
@@ -55,11 +56,12 @@ class UnitStore:
         capacity = max(config.max_cached_block, most * groups * batch)
         self.cache = BlockCache(capacity, config.cache_strategy, config.score_decay)
         page = (2, self.n_kv_heads, self.block_size, self.head_dim)
-        self.slots = torch.empty(capacity, *page, dtype=self.dtype, device=self.device)
+        self.slots = torch.zeros(capacity, *page, dtype=self.dtype, device=self.device)
         self.staging = make_staging(layer.device)
         # Told of units just made [n, 2, Hkv, block_size, D], as they would come from the host.
         self.follow: Callable[[Tensor], None] | None = None
         self.views: list[View] = []
+        self._known_slabs: tuple[object, Slabs] | None = None
         self.n = 0
 
     def fork(self) -> UnitStore:
@@ -136,19 +138,26 @@ class UnitStore:
             return query.new_empty(b, e, r if per_head else 1, 0, dtype=torch.float32)
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
 
-    def scores_of_all(self, query: Tensor, n: Tensor, *, per_head: bool) -> Tensor:
-        """Like `scores`, of units and of rows that new units will take: float32 [B, E, 1 or R, N].
+    def scores_of_all(
+        self, query: Tensor, visible: int, *, limit: Tensor | None = None, growth: int = 0,
+        per_head: bool,
+    ) -> Tensor:  # fmt: skip
+        """Like `scores`, of units and of rows that new units will take: float32 [B, E, 1 or R, N],
+        minus infinity for those that a block does not see, see `slab_scores`.
 
-        Minus infinity from unit n, int64 [1], on: as long as no slab is opened, N is the same.
+        As long as no slab is opened, N is the same.
         """
-        rows = [
-            unit_scores(query, view.slab.index[:m].transpose(0, 1), per_head=per_head)
-            for view, m in zip(self.views, self.rows, strict=True)
-        ]
-        scores = rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
-        return scores.masked_fill_(
-            torch.arange(scores.shape[-1], device=self.device) >= n, float("-inf")
+        return slab_scores(
+            query, self._slabs(), visible, limit=limit, growth=growth, per_head=per_head
         )
+
+    def _slabs(self) -> Slabs:
+        """The index of all `rows`, and where it is: told to the device once for a slab."""
+        known = tuple(zip((view.slab.number for view in self.views), self.rows, strict=True))
+        if self._known_slabs is None or self._known_slabs[0] != known:
+            views = zip(self.views, self.rows, strict=True)
+            self._known_slabs = known, Slabs([view.slab.index[:m] for view, m in views])
+        return self._known_slabs[1]
 
     @property
     def rows(self) -> list[int]:
@@ -234,19 +243,40 @@ class UnitStore:
         wanted = {self._key(b, unit): (b, unit) for b, row in enumerate(rows) for unit in row}
         slots, loads = self.cache.place(list(wanted))
         places = list(wanted.values())
-        for i, slot in loads:
-            b, unit = places[i]
-            slab, row = self._locate(unit)
-            run, row = slab.locate(row)
-            if run.seal is not None:
-                run.seal.check(row)
-            if run.scale is None:
-                self.slots[slot].copy_(run.kv[row, b], non_blocking=True)
-            else:
-                self.slots[slot].copy_(dequantize(run.kv[row, b], run.scale[row, b], self.dtype))
+        if self.batch == 1 and self.staging.ahead:
+            self.load([places[i][1] for i, _ in loads], [slot for _, slot in loads])
+        else:
+            for i, slot in loads:
+                self._load_one(*places[i], slot)
         slot_of = dict(zip(places, slots, strict=True))
         flat = [slot_of[b, unit] for b, row in enumerate(rows) for unit in row]
         return self.slots, torch.tensor(flat, device=self.device).view(chosen.shape)
+
+    def _load_one(self, b: int, unit: int, slot: int) -> None:
+        slab, row = self._locate(unit)
+        run, row = slab.locate(row)
+        if run.seal is not None:
+            run.seal.check(row)
+        if run.scale is None:
+            self.slots[slot].copy_(run.kv[row, b], non_blocking=True)
+        else:
+            self.slots[slot].copy_(dequantize(run.kv[row, b], run.scale[row, b], self.dtype))
+
+    def load(self, units: Sequence[int], slots: Sequence[int]) -> None:
+        """Bring units of the only sequence to slots of the device, all in one upload."""
+        if not units:
+            return
+        staging = self.staging
+        order = sorted(range(len(units)), key=units.__getitem__)
+        staging.begin()  # and what is told to the device from now on comes after the upload
+        where = torch.tensor([slots[i] for i in order], dtype=torch.int64)
+        where = staging.empty(where.shape, torch.int64).copy_(where)
+
+        def put(where: Tensor, codes: Tensor, scale: Tensor | None = None) -> None:
+            self.slots.index_copy_(0, where, dequantize(codes, scale, self.dtype))
+
+        host = self.gather([units[i] for i in order])
+        staging.wait(staging.upload([where, *host], put))
 
     def keys(self, units: Sequence[int]) -> list[tuple[int, int, int]]:
         """What the cache calls `units`, of the only sequence."""
@@ -257,32 +287,51 @@ class UnitStore:
 
         Codes [n, 2, Hkv, block_size, D] and, for int8 and fp8, scales [n, 2, Hkv, block_size, 1].
         """
-        page = (2, self.n_kv_heads, self.block_size)
-        dtype = storage_dtype(self.kv_dtype)
-        codes = self.staging.empty((len(units), *page, self.head_dim), dtype)
-        scales = self.staging.empty((len(units), *page, 1), torch.float32)
-        scaled = self.kv_dtype not in PLAIN
-        done = 0
-        for run, rows in self._rows_by_run(units):
-            some = slice(done, done + len(rows))
-            done = some.stop
-            picked = torch.tensor(rows)
-            torch.index_select(_raw(run.kv[:, 0]), 0, picked, out=_raw(codes[some]))
-            if scaled and run.scale is not None:
-                torch.index_select(run.scale[:, 0], 0, picked, out=scales[some])
-        return [codes, scales] if scaled else [codes]
+        return self.gathering(units)()
 
-    def _rows_by_run(self, units: Sequence[int]) -> list[tuple[Run, list[int]]]:
-        """Where units (ascending) lie: runs, and rows of each. Damaged units are refused."""
-        found: list[tuple[Run, list[int]]] = []
-        for unit in units:
-            slab, row = self._locate(unit)
-            run, row = slab.locate(row)
-            if run.seal is not None:
-                run.seal.check(row)
-            if not found or found[-1][0] is not run:
-                found.append((run, []))
-            found[-1][1].append(row)
+    def gathering(self, units: Sequence[int]) -> Callable[[], list[Tensor]]:
+        """What gives `gather(units)`, from any thread: where the units lie is known, what is still
+        on its way there is waited for."""
+        places = self._rows_by_run(units)
+        slabs = {slab.number: slab for slab, _, _ in places}
+        page = (2, self.n_kv_heads, self.block_size)
+        dtype, scaled = storage_dtype(self.kv_dtype), self.kv_dtype not in PLAIN
+
+        def gather() -> list[Tensor]:
+            for slab in slabs.values():
+                self.staging.settle(slab)
+            codes = self.staging.empty((len(units), *page, self.head_dim), dtype)
+            scales = self.staging.empty((len(units), *page, 1), torch.float32) if scaled else None
+            done = 0
+            for _, run, rows in places:
+                some = slice(done, done + len(rows))
+                done = some.stop
+                if run.seal is not None:
+                    for row in rows:
+                        run.seal.check(row)
+                picked = torch.tensor(rows)
+                torch.index_select(_raw(run.kv[:, 0]), 0, picked, out=_raw(codes[some]))
+                if scales is not None and run.scale is not None:
+                    torch.index_select(run.scale[:, 0], 0, picked, out=scales[some])
+            return [codes] if scales is None else [codes, scales]
+
+        return gather
+
+    def _rows_by_run(self, units: Sequence[int]) -> list[tuple[Slab, Run, list[int]]]:
+        """Where units (ascending) lie: slabs, runs, and rows of each."""
+        found: list[tuple[Slab, Run, list[int]]] = []
+        done = 0
+        for view, after in zip(self.views, [*self.views[1:], None], strict=True):
+            stop = len(units) if after is None else bisect_left(units, after.first)
+            rows = [unit - view.first for unit in units[done:stop]]
+            done = stop
+            if not rows:
+                continue
+            for run, behind in zip(view.slab.runs, [*view.slab.runs[1:], None], strict=True):
+                last = len(rows) if behind is None else bisect_left(rows, behind.first)
+                if last > 0:
+                    found.append((view.slab, run, [row - run.first for row in rows[:last]]))
+                rows = rows[last:]
         return found
 
     def credit(self, chosen: Tensor, mass: Tensor) -> None:
