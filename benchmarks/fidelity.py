@@ -58,6 +58,7 @@ SUITES = {
     "niah_multivalue,niah_multiquery",
     "local": "local:passkey,kv",
 }
+BOOKS = "emma,walden-and-on-the-duty-of-civil-disobedience,lord-jim,the-moonstone"
 ANSWER_TOKENS = 24
 QUESTIONS = Path(__file__).with_name("fidelity_questions.json")
 
@@ -125,8 +126,8 @@ def _with_facts(engine: Engine, args: argparse.Namespace, length: int) -> Iterat
         prompts = [build_prompt(tokenizer, config, "ask", question=f.question)
                    for f in planted.facts]  # fmt: skip
         questions = [
-            Asked(fact.kind, prompt.tail_ids, lambda answer, fact=fact: float(fact.is_right(answer)))
-            for fact, prompt in zip(planted.facts, prompts, strict=True)
+            Asked(f.kind, prompt.tail_ids, lambda answer, f=f: float(f.is_right(answer)))
+            for f, prompt in zip(planted.facts, prompts, strict=True)
         ]
         yield Paper("facts", length, number, [*prompts[0].head_ids, *planted.ids], questions)
 
@@ -275,9 +276,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=8, help="of facts and questions")
     parser.add_argument("--facts", type=int, default=5, help="a document, at most 8")
     parser.add_argument("--samples", type=int, default=2, help="of each task of a suite")
-    parser.add_argument(
-        "--books", default="emma,walden-and-on-the-duty-of-civil-disobedience,lord-jim,the-moonstone"
-    )
+    parser.add_argument("--books", default=BOOKS)
     args = parser.parse_args()
     if not 1 <= args.facts <= 8:
         parser.error("--facts: 1 to 8")

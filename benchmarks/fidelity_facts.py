@@ -15,14 +15,22 @@ if TYPE_CHECKING:
 FRONT = 0.15  # share of a book that is passed over: title, contents, preface
 SENTENCE_GAP = re.compile(r"(?<=[.!?]) +")
 
-FIRST = "Oriane Bastian Tamsin Corvin Ludmila Anselm Petra Hollis Marit Ivo Senna Rupert".split()
-LAST = "Vell Tash Quillon Dreyer Maddox Orlov Penhale Strand Ibarra Lockett Falk Winslow".split()
-PLACES = "Halden Corven Brisk Ostrava Tarn Mullion Querne Sable Wexcombe Arden Lisle Norrow".split()
-COLOURS = "crimson turquoise violet amber silver olive maroon indigo scarlet ivory".split()
-ANIMALS = "heron otter badger falcon lynx tortoise raven hedgehog salmon beetle".split()
-GOODS = "copper rope tar candles salt lanterns barley wool glass saffron tin vinegar".split()
-TRADES = "cooper glazier surveyor botanist apothecary locksmith organist printer".split()
-CAUSES = "a broken axle;a swarm of bees;a frozen lock;a forged letter;a cracked bell;a lost key".split(";")
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+FIRST = words("Oriane Bastian Tamsin Corvin Ludmila Anselm Petra Hollis Marit Ivo Senna Rupert")
+LAST = words("Vell Tash Quillon Dreyer Maddox Orlov Penhale Strand Ibarra Lockett Falk Winslow")
+PLACES = words("Halden Corven Brisk Ostrava Tarn Mullion Querne Sable Wexcombe Arden Lisle Norrow")
+COLOURS = words("crimson turquoise violet amber silver olive maroon indigo scarlet ivory")
+ANIMALS = words("heron otter badger falcon lynx tortoise raven hedgehog salmon beetle")
+GOODS = words("copper rope tar candles salt lanterns barley wool glass saffron tin vinegar")
+TRADES = words("cooper glazier surveyor botanist apothecary locksmith organist printer")
+CAUSES = (
+    "a broken axle", "a swarm of bees", "a frozen lock", "a forged letter", "a cracked bell",
+    "a lost key",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from infllm.engine.attachment import (
     load_parts,
     refuse_by_config,
 )
-from infllm.engine.config import Config, ModelConfig, fit_to_model, load_config
+from infllm.engine.config import UNCHOSEN, Config, ModelConfig, fit_to_model, load_config
 from infllm.engine.decode import Record, Recorder
 from infllm.engine.errors import ConfigError, UnsupportedCall
 from infllm.engine.files import (
@@ -24,6 +24,7 @@ from infllm.engine.files import (
     memory_key,
     model_digest,
     open_memory,
+    read_manifest,
     save,
     tokenizer_digest,
 )
@@ -152,7 +153,8 @@ class Engine:
             MemoryFileError: `missing`, `unfinished`, `damaged`, `newer`, `older`, or read by
                 another `model`, with another `tokenizer` or other `settings` that change numbers.
         """
-        session = self.session(overrides=overrides)
+        folder = memory.folder if isinstance(memory, Verification) else memory
+        session = self.session(overrides=self._looking_up_as_then(folder, overrides))
         open_memory(session, memory, verify=verify)
         return session
 
@@ -171,9 +173,26 @@ class Engine:
         Raises:
             MemoryFileError: as for `open`, without `unfinished`.
         """
-        session = self.session(overrides=overrides)
+        session = self.session(overrides=self._looking_up_as_then(folder, overrides))
         open_memory(session, folder, verify=verify, unfinished=True)
         return session, session.stats.tokens_given
+
+    def _looking_up_as_then(
+        self, folder: str | Path, overrides: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """`overrides`, with how units are scored as a memory has it, unless someone chose that.
+
+        So a memory answers as before when the default, or a preset, has become another.
+        """
+        settings = dict(overrides or {})
+        origin = self.config.origins["model.unit_score"]
+        unchosen = origin in UNCHOSEN or origin.startswith("preset ")
+        if not unchosen or not {"unit_score", "model.unit_score"}.isdisjoint(settings):
+            return settings
+        then = read_manifest(folder).key["settings"].get("model.unit_score")
+        if then is not None:
+            settings["model.unit_score"] = then
+        return settings
 
     @cached_property
     def digests(self) -> dict[str, str | None]:

@@ -5,6 +5,7 @@ from infllm.engine.config.layers import HUB_ID, read_model_config, trained_lengt
 from infllm.engine.config.policy_settings import OF_POLICY
 from infllm.engine.config.settings import (
     KNOWN,
+    UNCHOSEN,
     Config,
     ModelConfig,
     PolicyName,
@@ -18,6 +19,7 @@ __all__ = [
     "HUB_ID",
     "KNOWN",
     "OF_POLICY",
+    "UNCHOSEN",
     "Config",
     "ModelConfig",
     "PolicyName",

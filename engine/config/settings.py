@@ -100,7 +100,7 @@ class ModelConfig(MiddleSettings, PruningSettings, SurpriseSettings):
     # What lookups compare queries with: a mean vector of each unit, as published, or `keys`: a call
     # of at most one block (a question, a decode step, a document's tail) ranks units by the
     # attention mass that all their keys would receive. Longer calls use the mean vectors anyway.
-    unit_score: Literal["representatives", "keys"] = "representatives"
+    unit_score: Literal["representatives", "keys"] = "keys"
     far_position: Literal["capped", "exact"] = "capped"
     exc_block_size: Count = 512
     chunk_topk_calc: Count | None = None
@@ -322,6 +322,8 @@ def _within_limits(config: Config, origins: Mapping[str, str]) -> tuple[Config, 
                     "a unit has no more representatives than tokens: lower model.repr_topk",
                 )
             changes["repr_topk"] = model.block_size
+        if model.faiss and unchosen("unit_score"):
+            changes["unit_score"] = "representatives"
         if model.topk > model.max_cached_block:
             changes["max_cached_block"] = model.topk
             if not unchosen("max_cached_block"):

@@ -73,6 +73,23 @@ def test_faiss_is_built_again(llama: Served, tmp_path: Path) -> None:
     assert_same_answers(session, llama.engine.open(tmp_path, overrides={"faiss": True}))
 
 
+@pytest.mark.parametrize("then", ["representatives", "keys"])
+def test_units_are_scored_as_when_the_memory_was_read(tmp_path: Path, then: str) -> None:
+    """Whatever the default has become; not where someone chose."""
+    unchosen = {key: x for key, x in SMALL_MEMORY.items() if key != "unit_score"}
+    config = {"model": unchosen, "chunk_size": CHUNK}
+    with attach(build("llama", {}), config=config, check=False) as engine:
+        session = engine.session(overrides={"unit_score": then})
+        session.read(TEXT)
+        session.save(tmp_path)
+        assert_same_answers(session, engine.open(tmp_path))
+        resumed, _ = engine.resume(tmp_path)
+        assert_same_answers(session, resumed)
+        other = "keys" if then == "representatives" else "representatives"
+        with pytest.raises(MemoryFileError, match="unit_score"):
+            engine.open(tmp_path, overrides={"unit_score": other})
+
+
 @pytest.mark.parametrize("n", [0, 1, CHUNK - 1, CHUNK, 2 * CHUNK])
 def test_sessions_of_hardly_anything(llama: Served, tmp_path: Path, n: int) -> None:
     session = read(llama, TEXT[:n])
