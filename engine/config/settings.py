@@ -99,8 +99,9 @@ class ModelConfig(MiddleSettings, PruningSettings, SurpriseSettings):
     repr_heads: Literal["query", "group"] = "query"
     # What lookups compare queries with: a mean vector of each unit, as published, or `keys`: a call
     # of at most one block (a question, a decode step, a document's tail) ranks units by the
-    # attention mass that all their keys would receive. Longer calls use the mean vectors anyway.
-    unit_score: Literal["representatives", "keys"] = "keys"
+    # attention mass that all their keys would receive; `moments`: likewise, but mean and variance
+    # of the keys choose the 32K tokens that are compared so. Longer calls use the mean vectors.
+    unit_score: Literal["representatives", "keys", "moments"] = "moments"
     far_position: Literal["capped", "exact"] = "capped"
     exc_block_size: Count = 512
     chunk_topk_calc: Count | None = None

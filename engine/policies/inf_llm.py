@@ -13,6 +13,7 @@ from infllm.engine.policies.call_tokens import CallTokens
 from infllm.engine.policies.lookup_scores import Lookup, LookupScores
 from infllm.engine.policies.representatives import open_scores
 from infllm.engine.policies.unit_memory import UnitMemory
+from infllm.engine.units import moment_masses
 from infllm.kernels.partial_attention import Part
 from infllm.kernels.rotate import rotate
 from infllm.kernels.unit_mass import dense_lse
@@ -43,8 +44,8 @@ class InfLLM(UnitMemory):
         cfg = self.config
         units, rest = self.open(k, v)
         self.call = call
-        # All keys are read once a block: too slow for the many blocks of a document's chunk.
-        self.by_keys = cfg.unit_score == "keys" and q.shape[2] <= self.query_block
+        # Keys are read once a block: too slow for the many blocks of a document's chunk.
+        self.by_keys = cfg.unit_score != "representatives" and q.shape[2] <= self.query_block
         self.tokens = CallTokens(cfg, self.layer.rotary, rest, (q, k, v), self.count)
         q_far, heads = self.tokens.q_far, self.layer.n_kv_heads
         self.repr_scores = open_scores(cfg, self.account, q_far)
@@ -112,7 +113,7 @@ class InfLLM(UnitMemory):
         return top_units(scores, k)
 
     def key_scores(self, beside: list[Part], n: int) -> Tensor:
-        """float32 [B, G, n] scores of the first n units for the call's only block, by all keys."""
+        """float32 [B, G, n] scores of the first n units for the call's only block, by keys."""
         cfg, rotary, how = self.config, self.layer.rotary, self.softmax
         assert self.units is not None
         groups = self.unit_scores.query.shape[2] if cfg.perhead else 1
@@ -123,7 +124,10 @@ class InfLLM(UnitMemory):
                 self.tokens.q_near, others, n, how, groups, rope=rotary.rope, first=first
             )
         # What a rotation to position 0 would do to all keys (YaRN's scale), done to the queries.
-        return self.units.log_masses(rotary.at(self.tokens.q_far, 0), others, n, how, groups)
+        q = rotary.at(self.tokens.q_far, 0)
+        if cfg.unit_score == "moments":
+            return moment_masses(self.units, q, others, n, how, groups)
+        return self.units.log_masses(q, others, n, how, groups)
 
     def per_head(self, chosen: Tensor) -> Tensor:
         """Units [B or E, G, n] of heads that look up for themselves, for every query head."""

@@ -77,7 +77,7 @@ class Step(Way):
             tokens.clock.copy_(torch.tensor(times))
         tokens.take(*qkv, scores.sums_of_queries)
         layer.call, layer.tokens, layer.repr_scores = call, tokens, scores
-        layer.by_keys = layer.config.unit_score == "keys"
+        layer.by_keys = layer.config.unit_score != "representatives"
         about = layer.config, layer.units, tokens.q_far, layer.layer.n_kv_heads
         if call.recorded:
             layer.unit_scores = RecordedScores(*about, tokens.n_units)

@@ -6,18 +6,22 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import ref
 
 import torch
 from torch import Tensor
 
+from infllm.engine.config import cpu_has_bfloat16
 from infllm.engine.units.block_cache import BlockCache
-from infllm.engine.units.slab import Run, Slab, View
+from infllm.engine.units.sizes import n_parts
+from infllm.engine.units.slab import Run, Slab, View, raw
 from infllm.engine.units.staging import make_staging
+from infllm.engine.units.unit_index import UnitIndex
 from infllm.kernels.key_topk import top_keys
 from infllm.kernels.quantize import PLAIN, dequantize, quantize, storage_dtype
 from infllm.kernels.unit_mass import log_mass, unit_lse
+from infllm.kernels.unit_moments import unit_moments
 from infllm.kernels.unit_topk import Slabs, slab_scores, unit_scores
 
 if TYPE_CHECKING:
@@ -44,6 +48,7 @@ class UnitStore:
         self.n_repr_heads = layer.n_kv_heads if config.repr_heads == "group" else layer.n_heads
         if not indexed:
             self.n_repr_heads = 0
+        self.parts = n_parts(config) if indexed else 0  # of a unit, whose moments are kept
         self.device = layer.device
         self.dtype = layer.dtype
         self.kv_dtype = config.kv_dtype
@@ -51,9 +56,13 @@ class UnitStore:
         # reads the index once a chunk, so that float32 costs it nothing; on a GPU memory decides.
         on_cpu = layer.device.type == "cpu"
         self.index_dtype = torch.float32 if on_cpu else PLAIN.get(config.kv_dtype, torch.bfloat16)
+        # Moments only choose candidates: eight bits will do, where they are not slower.
+        native = not on_cpu or cpu_has_bfloat16()
+        self.moment_dtype = torch.bfloat16 if native else torch.float32
+        self.centre: Tensor | None = None  # float32 [B, Hkv, D], see `_centre`
         groups = layer.n_heads if config.perhead else 1
-        most = config.topk * (2 if config.keep_units else 1)  # units of one lookup
-        capacity = max(config.max_cached_block, most * groups * batch)
+        self.most = config.topk * (2 if config.keep_units else 1)  # units of one lookup
+        capacity = max(config.max_cached_block, self.most * groups * batch)
         self.cache = BlockCache(capacity, config.cache_strategy, config.score_decay)
         page = (2, self.n_kv_heads, self.block_size, self.head_dim)
         self.slots = torch.zeros(capacity, *page, dtype=self.dtype, device=self.device)
@@ -79,12 +88,20 @@ class UnitStore:
             of_batch = None if scale is None else scale[:, 0]
             self.follow(dequantize(codes[:, 0], of_batch, self.dtype))
         index = index.permute(2, 0, 1, 3)  # [n, B, R, D]
+        moments = None
+        if self.parts:
+            if self.centre is None:
+                self.centre = _centre(codes[0], None if scale is None else scale[0])
+            moments = unit_moments(k.float() - self.centre[:, :, None, None])
         done, n = 0, kv.shape[0]
         while done < n:
             view = self._open_view()
             take = min(n - done, view.slab.capacity - view.slab.used)
             new = slice(done, done + take)
-            view.slab.append(codes[new], None if scale is None else scale[new], index[new])
+            view.slab.append(
+                codes[new], None if scale is None else scale[new], index[new],
+                None if moments is None else (moments[0][:, :, new], moments[1][:, :, new]),
+            )  # fmt: skip
             view.count += take
             self.n += take
             done += take
@@ -102,6 +119,12 @@ class UnitStore:
         slab.owner = ref(self) if growing else None
         self.views.append(View(slab, self.n, slab.used))
         self.n += slab.used
+        if self.parts and self.centre is None and self.n:
+            run, row = slab.locate(0)
+            if run.seal is not None:
+                run.seal.check(row)
+            scale = None if run.scale is None else run.scale[row]
+            self.centre = _centre(run.kv[row], scale).to(self.device)
 
     @property
     def growing(self) -> bool:
@@ -120,8 +143,9 @@ class UnitStore:
 
     def _new_slab(self, capacity: int) -> Slab:
         new_index = partial(
-            _empty_index, self.batch, self.n_repr_heads, self.head_dim,
-            dtype=self.index_dtype, device=self.device,
+            UnitIndex, batch=self.batch, heads=(self.n_repr_heads, self.n_kv_heads),
+            dim=self.head_dim, parts=self.parts, dtypes=(self.index_dtype, self.moment_dtype),
+            device=self.device,
         )  # fmt: skip
         return Slab(capacity, self, self.staging, new_index)
 
@@ -131,7 +155,7 @@ class UnitStore:
         for view in self.views:
             a, b = max(start - view.first, 0), min(stop - view.first, view.count)
             if a < b:
-                index = view.slab.index[a:b].transpose(0, 1)  # [B, n, R, D]
+                index = view.slab.index.vectors[a:b].transpose(0, 1)  # [B, n, R, D]
                 rows.append(unit_scores(query, index, per_head=per_head))
         if not rows:
             b, e, r, _ = query.shape
@@ -156,7 +180,7 @@ class UnitStore:
         known = tuple(zip((view.slab.number for view in self.views), self.rows, strict=True))
         if self._known_slabs is None or self._known_slabs[0] != known:
             views = zip(self.views, self.rows, strict=True)
-            self._known_slabs = known, Slabs([view.slab.index[:m] for view, m in views])
+            self._known_slabs = known, Slabs([view.slab.index.vectors[:m] for view, m in views])
         return self._known_slabs[1]
 
     @property
@@ -292,7 +316,7 @@ class UnitStore:
     def gathering(self, units: Sequence[int]) -> Callable[[], list[Tensor]]:
         """What gives `gather(units)`, from any thread: where the units lie is known, what is still
         on its way there is waited for."""
-        places = self._rows_by_run(units)
+        places = self.places(units)
         slabs = {slab.number: slab for slab, _, _ in places}
         page = (2, self.n_kv_heads, self.block_size)
         dtype, scaled = storage_dtype(self.kv_dtype), self.kv_dtype not in PLAIN
@@ -310,14 +334,14 @@ class UnitStore:
                     for row in rows:
                         run.seal.check(row)
                 picked = torch.tensor(rows)
-                torch.index_select(_raw(run.kv[:, 0]), 0, picked, out=_raw(codes[some]))
+                torch.index_select(raw(run.kv[:, 0]), 0, picked, out=raw(codes[some]))
                 if scales is not None and run.scale is not None:
                     torch.index_select(run.scale[:, 0], 0, picked, out=scales[some])
             return [codes] if scales is None else [codes, scales]
 
         return gather
 
-    def _rows_by_run(self, units: Sequence[int]) -> list[tuple[Slab, Run, list[int]]]:
+    def places(self, units: Sequence[int]) -> list[tuple[Slab, Run, list[int]]]:
         """Where units (ascending) lie: slabs, runs, and rows of each."""
         found: list[tuple[Slab, Run, list[int]]] = []
         done = 0
@@ -376,14 +400,13 @@ class UnitStore:
         return sum(view.slab.index_bytes for view in self.views) + self.slots.nbytes
 
 
-def _empty_index(batch: int, heads: int, dim: int, units: int, **how: Any) -> Tensor:
-    """[units, B, R, D]."""
-    return torch.empty(units, batch, heads, dim, **how)
+def _centre(codes: Tensor, scale: Tensor | None) -> Tensor:
+    """float32 [B, Hkv, D]: mean of the keys of one unit as stored, [B, 2, Hkv, block_size, D].
 
-
-def _raw(x: Tensor) -> Tensor:
-    """fp8 as bytes: torch picks no rows of it."""
-    return x.view(torch.uint8) if x.dtype is torch.float8_e4m3fn else x
+    Moments are of keys less that of the first unit: what all keys share would cost them digits.
+    """
+    keys = dequantize(codes[:, 0], None if scale is None else scale[:, 0], torch.float32)
+    return keys.contiguous().mean(dim=2)
 
 
 def _bytes(run: Run) -> int:

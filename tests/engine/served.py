@@ -39,6 +39,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"kv_dtype": "int8"},
     {"far_position": "exact"},
     {"unit_score": "keys"},
+    {"unit_score": "moments"},
     {"type": "infinitehip", "prune_keys": "int8"},
     {"type": "infinitehip", "far_position": "exact", "kv_dtype": "int8"},
 ]

@@ -136,9 +136,9 @@ def test_what_a_config_leaves_out_has_the_published_default():
     assert load({"model": {"path": "org/model"}}).chunk_size == 8192
 
 
-def test_units_are_scored_by_all_keys_unless_faiss_looks_them_up():
+def test_units_are_scored_by_their_keys_unless_faiss_looks_them_up():
     given = {"model": {"path": "org/model"}}
-    assert load(given).model.unit_score == "keys"
+    assert load(given).model.unit_score == "moments"
     assert load({"model": {**given["model"], "faiss": True}}).model.unit_score == "representatives"
 
 

@@ -55,7 +55,7 @@ def assert_same_steps(served: Served, answer: list[int] = ANSWER, **overrides: A
 
 @pytest.mark.parametrize(
     "overrides",
-    [{}, *[v for v in VARIANTS if v != {"unit_score": "keys"} and "type" not in v],
+    [{}, *[v for v in VARIANTS if "unit_score" not in v and "type" not in v],
      {"keep_units": True}, {"repr_score": "dot", "far_position": "exact", "perhead": True},
      {"cache_strategy": "fifo"}],
     ids=str,
@@ -163,6 +163,7 @@ def test_what_cannot_be_recorded_is_computed_step_by_step(recorded: Served) -> N
     "overrides",
     [
         {"unit_score": "keys"},
+        {"unit_score": "moments"},
         {"cache_strategy": "lru-s"},
         {"type": "origin"},
         {"topk": 100},

@@ -28,6 +28,8 @@ WAYS: list[dict[str, Any]] = [
     {"chunk_topk_calc": 16},
     {"keep_units": True},
     {"far_position": "exact", "unit_score": "keys"},
+    {"unit_score": "moments", "kv_dtype": "bf16"},
+    {"unit_score": "moments", "repr_heads": "group", "far_position": "exact"},
     *({"kv_dtype": kv} for kv in ("fp32", "bf16", "fp16", "int8", "fp8")),
     *({"type": policy} for policy in POLICIES if policy != "inf-llm"),
     *SIBLINGS,
@@ -73,7 +75,7 @@ def test_faiss_is_built_again(llama: Served, tmp_path: Path) -> None:
     assert_same_answers(session, llama.engine.open(tmp_path, overrides={"faiss": True}))
 
 
-@pytest.mark.parametrize("then", ["representatives", "keys"])
+@pytest.mark.parametrize("then", ["representatives", "keys", "moments"])
 def test_units_are_scored_as_when_the_memory_was_read(tmp_path: Path, then: str) -> None:
     """Whatever the default has become; not where someone chose."""
     unchosen = {key: x for key, x in SMALL_MEMORY.items() if key != "unit_score"}
@@ -246,7 +248,7 @@ def test_units_are_safetensors_keys_first(llama: Served, tmp_path: Path) -> None
         )
         for name, stored in (("1.kv", run.kv), ("1.scale", run.scale)):
             assert torch.equal(file.get_tensor(name), torch.cat([stored[:, :, 0], stored[:, :, 1]]))
-        assert torch.equal(file.get_tensor("1.index"), view.slab.index[: view.count])
+        assert torch.equal(file.get_tensor("1.index"), view.slab.index.rows(0, view.count))
     with safe_open(tmp_path / read_manifest(tmp_path).state, "pt") as file:
         assert file.get_tensor("pending").tolist() == TEXT[-6:]
 
