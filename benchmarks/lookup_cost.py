@@ -21,7 +21,8 @@ from common import environment
 from infllm.cli.tasks.lengths import parse_length
 from infllm.engine.attachment import Layer, Rotary, Softmax
 from infllm.engine.config import ModelConfig
-from infllm.engine.units import UnitStore, moment_masses, moment_scores
+from infllm.engine.units import UnitStore, key_masses, moment_masses
+from infllm.engine.units.lookup_by_keys import n_candidates
 from infllm.kernels.quantize import storage_dtype
 from infllm.kernels.rotate import Rope
 from infllm.kernels.unit_topk import top_units
@@ -55,7 +56,7 @@ def bytes_of(config: ModelConfig, layer: Layer, store: UnitStore, rule: str) -> 
     vector = d * store.index_dtype.itemsize
     if rule == "representatives":
         return n * layer.n_heads * vector
-    m = moment_scores.n_candidates(store)
+    m = n_candidates(store)
     if rule == "keys" or n <= m:
         return n * unit
     moments = 2 * store.parts * layer.n_kv_heads * d * store.moment_dtype.itemsize
@@ -68,7 +69,7 @@ def step(config: ModelConfig, store: UnitStore, rule: str, q: torch.Tensor) -> t
     if rule == "representatives":
         scores = store.scores(q.transpose(1, 2), 0, store.n, per_head=False)[:, 0]
     elif rule == "keys":
-        scores = store.log_masses(q, beside, store.n, how, 1)
+        scores = key_masses(store, q, beside, store.n, how, 1)
     else:
         scores = moment_masses(store, q, beside, store.n, how, 1)
     return top_units(scores, config.topk)

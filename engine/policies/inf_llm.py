@@ -13,7 +13,7 @@ from infllm.engine.policies.call_tokens import CallTokens
 from infllm.engine.policies.lookup_scores import Lookup, LookupScores
 from infllm.engine.policies.representatives import open_scores
 from infllm.engine.policies.unit_memory import UnitMemory
-from infllm.engine.units import moment_masses
+from infllm.engine.units import key_masses, moment_masses
 from infllm.kernels.partial_attention import Part
 from infllm.kernels.rotate import rotate
 from infllm.kernels.unit_mass import dense_lse
@@ -120,14 +120,14 @@ class InfLLM(UnitMemory):
         others = dense_lse(beside, how.scale, how.softcap, how.sink)
         if cfg.far_position == "exact":
             first = cfg.n_init - self.position(0)
-            return self.units.log_masses(
-                self.tokens.q_near, others, n, how, groups, rope=rotary.rope, first=first
+            return key_masses(
+                self.units, self.tokens.q_near, others, n, how, groups, rotary.rope, first
             )
         # What a rotation to position 0 would do to all keys (YaRN's scale), done to the queries.
         q = rotary.at(self.tokens.q_far, 0)
         if cfg.unit_score == "moments":
             return moment_masses(self.units, q, others, n, how, groups)
-        return self.units.log_masses(q, others, n, how, groups)
+        return key_masses(self.units, q, others, n, how, groups)
 
     def per_head(self, chosen: Tensor) -> Tensor:
         """Units [B or E, G, n] of heads that look up for themselves, for every query head."""

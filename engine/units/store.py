@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 from weakref import ref
@@ -17,20 +16,17 @@ from infllm.engine.units.block_cache import BlockCache
 from infllm.engine.units.sizes import n_parts
 from infllm.engine.units.slab import Run, Slab, View, raw
 from infllm.engine.units.staging import make_staging
-from infllm.engine.units.unit_index import UnitIndex
+from infllm.engine.units.unit_index import UnitIndex, centre_of
 from infllm.kernels.key_topk import top_keys
 from infllm.kernels.quantize import PLAIN, dequantize, quantize, storage_dtype
-from infllm.kernels.unit_mass import log_mass, unit_lse
 from infllm.kernels.unit_moments import unit_moments
 from infllm.kernels.unit_topk import Slabs, slab_scores, unit_scores
 
 if TYPE_CHECKING:
-    from infllm.engine.attachment import Layer, Softmax
+    from infllm.engine.attachment import Layer
     from infllm.engine.config import ModelConfig
-    from infllm.kernels.rotate import Rope
 
 FIRST_SLAB, LARGEST_SLAB = 64, 4096  # units; a slab is never moved or copied once written
-LSE_VALUES = 2**24  # float32, of all units for some queries, held at once by a lookup by keys
 RESIDENT = 2**27  # bytes of mapped units, a layer, that may stay in memory after a lookup by keys
 
 
@@ -57,9 +53,9 @@ class UnitStore:
         on_cpu = layer.device.type == "cpu"
         self.index_dtype = torch.float32 if on_cpu else PLAIN.get(config.kv_dtype, torch.bfloat16)
         # Moments only choose candidates: eight bits will do, where they are not slower.
-        native = not on_cpu or cpu_has_bfloat16()
-        self.moment_dtype = torch.bfloat16 if native else torch.float32
-        self.centre: Tensor | None = None  # float32 [B, Hkv, D], see `_centre`
+        slow = on_cpu and not cpu_has_bfloat16()
+        self.moment_dtype = torch.float32 if slow else torch.bfloat16
+        self._centre: Tensor | None = None
         groups = layer.n_heads if config.perhead else 1
         self.most = config.topk * (2 if config.keep_units else 1)  # units of one lookup
         capacity = max(config.max_cached_block, self.most * groups * batch)
@@ -90,8 +86,8 @@ class UnitStore:
         index = index.permute(2, 0, 1, 3)  # [n, B, R, D]
         moments = None
         if self.parts:
-            if self.centre is None:
-                self.centre = _centre(codes[0], None if scale is None else scale[0])
+            if self._centre is None and self.n == 0:
+                self._centre = centre_of(codes[0], None if scale is None else scale[0])
             moments = unit_moments(k.float() - self.centre[:, :, None, None])
         done, n = 0, kv.shape[0]
         while done < n:
@@ -119,12 +115,17 @@ class UnitStore:
         slab.owner = ref(self) if growing else None
         self.views.append(View(slab, self.n, slab.used))
         self.n += slab.used
-        if self.parts and self.centre is None and self.n:
-            run, row = slab.locate(0)
+
+    @property
+    def centre(self) -> Tensor:
+        """What is taken from keys before their moments, see `centre_of`."""
+        if self._centre is None:
+            run, row = self.views[0].slab.locate(0)
             if run.seal is not None:
                 run.seal.check(row)
             scale = None if run.scale is None else run.scale[row]
-            self.centre = _centre(run.kv[row], scale).to(self.device)
+            self._centre = centre_of(run.kv[row], scale).to(self.device)
+        return self._centre
 
     @property
     def growing(self) -> bool:
@@ -191,53 +192,6 @@ class UnitStore:
             counts[-1] = self.views[-1].slab.capacity
         return counts
 
-    def log_masses(
-        self, q: Tensor, beside: Tensor, n: int, softmax: Softmax, groups: int,
-        rope: Rope | None = None, first: int = 0,
-    ) -> Tensor:  # fmt: skip
-        """Log of the attention mass that all keys of the first n units would receive.
-
-        q [B, H, T, D], rotated; beside [B, H, T], logsumexp of all else that it sees. With `rope`,
-        the keys are rotated, the first unit's first key at `first`. float32 [B, groups, n], see
-        `log_mass`. The keys stay where they are: on a GPU the queries come to the host.
-        """
-        host = torch.device("cpu")
-        q, beside = q.to(host), beside.to(host)
-        if rope is not None:
-            rope = replace(rope, freq=rope.freq.to(host))
-        b, h, _, _ = q.shape
-        size = max(1, LSE_VALUES // (b * h * n))  # queries at once
-        total: Tensor | None = None
-        for some, others in zip(q.split(size, dim=2), beside.split(size, dim=2), strict=True):
-            lse = self._lse(some, n, softmax, rope, first)
-            mass = log_mass(lse, others, groups)
-            total = mass if total is None else torch.logaddexp(total, mass)
-        assert total is not None
-        return total.to(self.device)
-
-    def _lse(self, q: Tensor, n: int, softmax: Softmax, rope: Rope | None, first: int) -> Tensor:
-        """float32 [B, H, T, n]: logsumexp over the keys of each of the first n units."""
-        out = q.new_empty(*q.shape[:3], n, dtype=torch.float32)
-        for view in self.views:
-            runs = view.runs(0, n)
-            if not runs:
-                break
-            for run in runs:
-                if run.seal is not None:
-                    run.seal.check_keys()
-            scales = [run.scale[:, :, 0] for run in runs if run.scale is not None]
-            out[..., view.first : min(view.first + view.count, n)] = unit_lse(
-                q,
-                [run.kv[:, :, 0] for run in runs],
-                scales or None,
-                softmax.scale,
-                softmax.softcap,
-                rope,
-                first + view.first * self.block_size,
-            )
-            self._release(runs)
-        return out
-
     def top_keys(self, q: Tensor, topk: int) -> tuple[Tensor, Tensor]:
         """Products and numbers of the keys that queries q [B, H, T, D], rotated, like best, see
         `infllm.kernels.key_topk`. On a GPU the queries come to the host, where the keys are."""
@@ -248,10 +202,10 @@ class UnitStore:
         scales = [run.scale[:, :, 0] for run in runs if run.scale is not None]
         keys = [run.kv[:, :, 0] for run in runs]
         best, index = top_keys(q.cpu(), keys, scales or None, topk)
-        self._release(runs)
+        self.release(runs)
         return best.to(self.device), index.to(self.device)
 
-    def _release(self, runs: list[Run]) -> None:
+    def release(self, runs: list[Run]) -> None:
         """Give back what a lookup by keys read of files, where that is much."""
         if self.disk_bytes > RESIDENT:
             for file in {id(x.seal.file): x.seal.file for x in runs if x.seal}.values():
@@ -398,15 +352,6 @@ class UnitStore:
     def device_bytes(self) -> int:
         """Bytes of slots and unit index on the device."""
         return sum(view.slab.index_bytes for view in self.views) + self.slots.nbytes
-
-
-def _centre(codes: Tensor, scale: Tensor | None) -> Tensor:
-    """float32 [B, Hkv, D]: mean of the keys of one unit as stored, [B, 2, Hkv, block_size, D].
-
-    Moments are of keys less that of the first unit: what all keys share would cost them digits.
-    """
-    keys = dequantize(codes[:, 0], None if scale is None else scale[:, 0], torch.float32)
-    return keys.contiguous().mean(dim=2)
 
 
 def _bytes(run: Run) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from infllm.kernels.quantize import dequantize
+
 
 class UnitIndex:
     """Of so many units: `vectors` [units, B, R, D]; `means` and `variances` [B, Hkv, units * parts,
@@ -61,3 +63,12 @@ class UnitIndex:
         """Bytes of the first `used` units."""
         moments = self.means[:, :, : used * self._parts].nbytes
         return self.vectors[:used].nbytes + 2 * moments
+
+
+def centre_of(codes: Tensor, scale: Tensor | None) -> Tensor:
+    """float32 [B, Hkv, D]: mean of the keys of one unit as stored, [B, 2, Hkv, block_size, D].
+
+    Moments are of keys less that of the first unit: what all keys share would cost them digits.
+    """
+    keys = dequantize(codes[:, 0], None if scale is None else scale[:, 0], torch.float32)
+    return keys.contiguous().mean(dim=2)

@@ -19,7 +19,7 @@ from infllm.engine.config import ModelConfig
 from infllm.engine.errors import ConfigError
 from infllm.engine.policies import InfLLM, make_policy, run_policy
 from infllm.engine.policies.lookup_scores import Lookup
-from infllm.engine.units import moment_scores
+from infllm.engine.units import lookup_by_keys
 from infllm.engine.units import store as units_module
 from infllm.kernels import unit_mass
 from infllm.kernels.quantize import dequantize, quantize
@@ -153,7 +153,7 @@ def small_steps() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(units_module, "FIRST_SLAB", 2)
         patch.setattr(units_module, "LARGEST_SLAB", 8)
-        patch.setattr(units_module, "LSE_VALUES", 500)
+        patch.setattr(lookup_by_keys, "LSE_VALUES", 500)
         patch.setattr(unit_mass, "STEP", 3 * SIZE * HKV * DIM)
         yield
 
@@ -296,8 +296,8 @@ def test_not_with_faiss(how: str) -> None:
 @contextmanager
 def few_candidates(n: int = 9) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(moment_scores, "CANDIDATES", n * SIZE)
-        patch.setattr(moment_scores, "OF_TOPK", 1)
+        patch.setattr(lookup_by_keys, "CANDIDATES", n * SIZE)
+        patch.setattr(lookup_by_keys, "OF_TOPK", 1)
         yield
 
 
