@@ -7,7 +7,7 @@ import typer
 from infllm.cli import options as opt
 from infllm.cli.errors import ExitCode, Interrupted, UsageError
 from infllm.cli.output import Output
-from infllm.cli.replies import answer_fields, tell_citations
+from infllm.cli.replies import answer_fields, tell_citations, tell_cut
 
 if TYPE_CHECKING:
     from infllm.cli.memory import Memory
@@ -222,8 +222,7 @@ def tell_thinking(answer: "Answer", out: Output) -> None:
 
 def tell_finish(finish: str, max_new_tokens: int, out: Output) -> None:
     """Say when an answer did not end by itself; Ctrl-C sets the status."""
-    if finish == "length":
-        out.note(f"the answer was cut at {max_new_tokens} tokens (--max-new-tokens)")
+    tell_cut(finish, max_new_tokens, out)
     if finish == "interrupted":
         out.warn("interrupted: the answer above is not complete")
         raise typer.Exit(ExitCode.INTERRUPTED)

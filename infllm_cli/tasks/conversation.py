@@ -35,7 +35,7 @@ class Conversation:
         self.turns = self.memory.turns
 
     def ask(self, question: str, write: Callable[[str], None]) -> Reply:
-        """One turn. An answer that Ctrl-C stops counts as far as it was given."""
+        """One turn. An answer that was stopped counts as far as it was given."""
         from infllm.engine.text import build_turn
 
         tokenizer = self.engine.tokenizer
@@ -45,7 +45,7 @@ class Conversation:
         session.read(ids)
         session.end(units=True)
         answer = generate_answer(session, tokenizer, self.sampling, write, units=True)
-        if answer.finish == "interrupted":
+        if answer.finish in ("interrupted", "repetition"):
             session = self.session.fork()
             session.read([*ids, *tokenizer.encode(f" {answer.text}", inner=True)])
             session.end()
