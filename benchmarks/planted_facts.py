@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import yaml
 from common import environment
 
-from infllm.cli.documents import Collection, Document
+from infllm.cli.documents import Collection, Document, Span
 from infllm.cli.memory import Memory, plan_reading, read_memory
 from infllm.cli.options import Sampling
 from infllm.cli.output import Output
@@ -32,6 +32,8 @@ from infllm.cli.reading import with_prompt_stops
 from infllm.cli.tasks.lengths import parse_length
 from infllm.cli.tasks.questions import ask_memory
 from infllm.engine import Engine, load
+
+ANSWER_TOKENS = 24
 
 
 class Fact(NamedTuple):
@@ -117,12 +119,13 @@ def measure(
 ) -> dict[str, Any]:
     with load(model, overrides=settings) as engine:
         text = planted(engine.tokenizer, book, length)
-        collection = Collection([Document("book.txt", "text", text, [])])
+        spans = [Span(0, len(text), "book.txt", line=1)]
+        collection = Collection([Document("book.txt", "text", text, spans)])
         plan = plan_reading(engine, collection, 64)
         began = time.process_time()
         memory = read_memory(engine, plan, Output("bench", False, True, 0))
         read = time.process_time() - began
-        sampling = with_prompt_stops(engine, Sampling(max_new_tokens=40))
+        sampling = with_prompt_stops(engine, Sampling(max_new_tokens=ANSWER_TOKENS))
         row: dict[str, Any] = {"tokens": plan.tokens, "cpu_ms_a_token": 1e3 * read / plan.tokens}
         row["cpu_ms_a_token"] = round(row["cpu_ms_a_token"], 2)
         used = engine.config.flat()
@@ -159,14 +162,15 @@ def main() -> None:
             if given.output:
                 with given.output.open("a") as file:
                     file.write(line + "\n")
-            plain, back = result["plain"], result["read_back"]
-            print(
-                f"  {result['cpu_ms_a_token']:.2f} ms/token; of {len(FACTS)}: "
-                f"plain {plain['right']} (cited {plain['right_cited']}), {plain['cpu_s_a_question']}"
-                f" s; read back {back['right']} (cited {back['right_cited']}), "
-                f"{back['cpu_s_a_question']} s",
-                flush=True,
-            )
+            print(f"  {result['cpu_ms_a_token']:.2f} ms/token; of {len(FACTS)}: ", end="")
+            for way in ("plain", "read_back"):
+                one = result[way]
+                print(
+                    f"{way} {one['right']} (cited {one['right_cited']}), "
+                    f"{one['cpu_s_a_question']} s; ",
+                    end="",
+                )
+            print(flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from infllm.cli.tasks.citations import (
     Evidence,
     Found,
     cite,
+    spoken_of,
     supporting,
 )
 
@@ -113,6 +114,7 @@ def answer_prompt(
     steps = [attended] if passages else answer.units
     places = [*Evidence(steps).ranked(), *session_sights(session)]
     places += [(*memory.passages.tokens(f.start, f.stop), f.score) for f in found]
+    places += spoken_of(memory.passages, question, answer.text)
     told = cite(memory.passages, places, question, answer.text)
     return Reply(answer, told, len(asked), seconds, len(passages), seconds_back, attended)
 
