@@ -34,18 +34,25 @@ class Answer:
 
 
 class StopTexts:
-    """Passes text through until a stop text appears; holds back what may be the start of one."""
+    """Passes text through until a stop text appears; holds back what may be the start of one.
+
+    One of white space alone stops nothing before an answer has begun.
+    """
 
     def __init__(self, stops: Sequence[str]):
         self.stops = [stop for stop in stops if stop]
         self.stopped = False
         self._held = ""
+        self._begun = False
 
     def push(self, text: str) -> str:
         if self.stopped:
             return ""
         self._held += text
-        cuts = [at for at in map(self._held.find, self.stops) if at >= 0]
+        held = self._held
+        first = 0 if self._begun else len(held) - len(held.lstrip())
+        found = (held.find(stop, first if stop.isspace() else 0) for stop in self.stops)
+        cuts = [at for at in found if at >= 0]
         if cuts:
             self.stopped = True
             return self._release(min(cuts))
@@ -64,6 +71,7 @@ class StopTexts:
 
     def _release(self, length: int) -> str:
         out, self._held = self._held[:length], self._held[length:]
+        self._begun = self._begun or bool(out.strip())
         return out
 
 

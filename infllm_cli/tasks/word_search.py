@@ -36,7 +36,8 @@ def _stretches_of(lowered: str, word: str) -> set[int]:
     at, count = lowered.find(word), 0
     while at >= 0:
         stop = at + len(word)
-        if not (_joins(lowered[at - 1 : at], word[0]) or _joins(lowered[stop : stop + 1], word[-1])):
+        before, behind = lowered[at - 1 : at], lowered[stop : stop + 1]
+        if not (_joins(before, word[0]) or _joins(behind, word[-1])):
             found.add(at // STRETCH)
         count += 1
         if count > MOST:
