@@ -115,7 +115,7 @@ def examine(
 
 
 def measure(
-    model: str, settings: dict[str, Any], book: str, length: int, told: bool
+    model: str, settings: dict[str, Any], book: str, length: int, ways: list[str], told: bool
 ) -> dict[str, Any]:
     with load(model, overrides=settings) as engine:
         text = planted(engine.tokenizer, book, length)
@@ -131,8 +131,8 @@ def measure(
         used = engine.config.flat()
         keys = ("n_local", "topk", "block_size", "exc_block_size", "unit_score", "repr_score")
         row["used"] = {k: used[f"model.{k}"] for k in keys} | {"chunk_size": used["chunk_size"]}
-        for name, back in (("plain", False), ("read_back", True)):
-            row[name] = examine(engine, memory, sampling, back, told)
+        for way in ways:
+            row[way] = examine(engine, memory, sampling, way == "read_back", told)
     return row
 
 
@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument("--length", default="6K")
     parser.add_argument("--rows", nargs="+", default=[""], metavar="KEY=VALUE,...")
     parser.add_argument("--all", default="", metavar="KEY=VALUE,...", help="of all rows")
+    parser.add_argument("--ways", nargs="+", default=["plain", "read_back"])
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--answers", action="store_true", help="print every answer")
     given = parser.parse_args()
@@ -157,13 +158,14 @@ def main() -> None:
                 continue
             settings = {k: yaml.safe_load(v) for k, v in (pair.split("=") for pair in pairs)}
             print(*key, flush=True)
-            result = measure(given.model, settings, book, parse_length(length), given.answers)
+            length_of = parse_length(length)
+            result = measure(given.model, settings, book, length_of, given.ways, given.answers)
             line = json.dumps({"row": key, **result, "environment": environment()})
             if given.output:
                 with given.output.open("a") as file:
                     file.write(line + "\n")
             print(f"  {result['cpu_ms_a_token']:.2f} ms/token; of {len(FACTS)}: ", end="")
-            for way in ("plain", "read_back"):
+            for way in given.ways:
                 one = result[way]
                 print(
                     f"{way} {one['right']} (cited {one['right_cited']}), "

@@ -220,6 +220,8 @@ def load(
     else:
         config = load_config(source, changes)
     model, tokenizer = load_parts(config.model)
+    # Again: a model that was not on this machine before is known only now.
+    config = fit_to_model(config, model.config.to_dict(), model.device.type)
     guide = load_guide(config.model, model, tokenizer)
     return Engine(model, tokenizer, config, check=check, guide=guide)
 
@@ -241,7 +243,7 @@ def attach(
     """
     refuse_by_config(model)
     if config is None:
-        config = fit_to_model(Config(), model.config.to_dict())
+        config = fit_to_model(Config(), model.config.to_dict(), model.device.type)
     elif not isinstance(config, Config):
         config = load_config(config)
     if overrides:

@@ -361,7 +361,7 @@ def test_the_engine_reads_and_answers_with_it(tmp_path, architecture):
         session = engine.session()
         session.read(engine.tokenizer.encode("the other theory " * 100))
         assert len(list(session.generate(max_new_tokens=4))) >= 1
-        assert engine.config.origins["model.n_local"] == "model's trained length"
+        assert engine.config.origins["model.n_local"] == "fitted to the model"
         assert engine.config.model.n_local == 256
 
 
