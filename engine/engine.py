@@ -220,8 +220,8 @@ def load(
     else:
         config = load_config(source, changes)
     model, tokenizer = load_parts(config.model)
-    # Again: a model that was not on this machine before is known only now.
-    config = fit_to_model(config, model.config.to_dict(), model.device.type)
+    if config.awaits_model:  # it was not on this machine before
+        config = fit_to_model(config, model.config.to_dict(), model.device.type)
     guide = load_guide(config.model, model, tokenizer)
     return Engine(model, tokenizer, config, check=check, guide=guide)
 

@@ -59,7 +59,7 @@ def fit(model_config: Mapping[str, Any], device: str, window: int | None = None)
     if length is None:
         return None
     widest = min(WIDEST, max(64, 1 << max(length // 2, 1).bit_length() - 1))
-    of_length = f"a window of half the trained {length:,} tokens, {WIDEST:,} at most"
+    of_length = f"half of the trained {length:,} tokens, {WIDEST:,} at most"
     on_cpu = device == "cpu" or (device == "auto" and not has_cuda())
     if window is not None:
         around = _around(window) if on_cpu else _published(window)
@@ -72,7 +72,7 @@ def fit(model_config: Mapping[str, Any], device: str, window: int | None = None)
     while n_local > NARROWEST and _keys(n_local) * per_key > ATTENTION_SHARE * linear:
         n_local //= 2
     share = _keys(n_local) * per_key / linear
-    why = f"attention costs {share:.0%} of the linear layers on a CPU, {ATTENTION_SHARE:.0%} wanted"
+    why = f"on a CPU, attention to it costs {share:.0%} of the linear layers"
     return Fitted(_around(n_local), of_length if n_local == widest else why)
 
 

@@ -26,7 +26,16 @@ from infllm.engine.config.layers import (
 )
 from infllm.engine.config.policy_settings import MiddleSettings, PruningSettings, SurpriseSettings
 from infllm.engine.config.stages import SINKS, STREAM, unseen
-from infllm.engine.config.values import Count, CountOrZero, Positive, Settings, Share
+from infllm.engine.config.values import (
+    Count,
+    CountOrZero,
+    Dtype,
+    KvDtype,
+    Positive,
+    Settings,
+    Share,
+    aliases,
+)
 from infllm.engine.errors import ConfigError
 
 UNLIMITED = 2**31 - 1  # the published configs write "no limit" so
@@ -38,10 +47,6 @@ TURNS = 4  # of the length that chunks are given then fill what sirllm keeps
 # Settings that nobody chose: they give way where a chosen one contradicts them.
 FITTED = "fitted to the model"  # the layer of `fitting`
 UNCHOSEN = ("default", FITTED)
-
-
-def _aliases(**names: str) -> BeforeValidator:
-    return BeforeValidator(lambda value: names.get(str(value).replace("-", "_"), value))
 
 
 def _device(value: str) -> str:
@@ -56,7 +61,7 @@ def _unlimited(value: Any) -> Any:
 
 PolicyName = Annotated[
     Literal["inf-llm", "infinite-lm", "infinitehip", "sirllm", "stream-lm", "window", "origin"],
-    _aliases(
+    aliases(
         stream_llm="stream-lm",
         inf_llm="inf-llm",
         infinite_lm="infinite-lm",
@@ -64,14 +69,6 @@ PolicyName = Annotated[
         hip="infinitehip",
         sir_llm="sirllm",
     ),
-]
-Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"],
-    _aliases(fp32="float32", bf16="bfloat16", fp16="float16"),
-]
-KvDtype = Annotated[
-    Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"],
-    _aliases(float32="fp32", bfloat16="bf16", float16="fp16"),
 ]
 
 
@@ -155,6 +152,11 @@ class Config(Settings):
     def why_fitted(self) -> str:
         """Why the settings that nobody chose are what they are; empty where none were fitted."""
         return self._why_fitted
+
+    @property
+    def awaits_model(self) -> bool:
+        """Whether nothing was fitted because the model was not on this machine."""
+        return bool(self._layers) and not self._why_fitted
 
     @property
     def origins(self) -> dict[str, str]:

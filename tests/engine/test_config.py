@@ -384,7 +384,7 @@ def test_a_model_folder_gets_settings_that_fit_it(tmp_path: Path):
     config = load(str(tmp_path), {"device": "cpu"})
     assert config.model.path == str(tmp_path)
     assert config.origins["model.n_local"] == "fitted to the model"
-    assert "19% of the linear layers" in config.why_fitted
+    assert "costs 19% of the linear layers" in config.why_fitted
     assert config.with_overrides({"topk": 4}).why_fitted == config.why_fitted
     on_gpu = fit_to_model(config, QWEN25_05B, "cuda")
     assert (on_gpu.model.n_local, on_gpu.model.topk) == (4096, 16)
