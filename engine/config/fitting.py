@@ -15,10 +15,13 @@ NARROWEST = 512  # below it, small models lose the thread of what they read
 # On a CPU: what attention may cost of the linear layers, in operations. Its products are thinner,
 # so that it takes about twice as long for each: a third of the time of reading, at most.
 ATTENTION_SHARE = 0.25
+# Operations of a token's linear layers, of a model of about a billion parameters: those up to it
+# answer better from a few passages next to the question. Larger ones were not measured.
+SMALL = 2e9
 
 
 class Fitted(NamedTuple):
-    """Settings by dotted key, and why they are so: a sentence."""
+    """Settings by dotted key, and why the window is what it is."""
 
     settings: dict[str, Any]
     why: str
@@ -53,18 +56,28 @@ def fit(model_config: Mapping[str, Any], device: str, window: int | None = None)
     linear layers: that is the time budget. All else follows from the window (`_around`), also from
     one that was chosen: `window`. What was measured: docs/presets.md.
 
+    Small models answer with the passages read back that a question finds.
+
     None for a model whose trained length is not told.
     """
     length = trained_length(model_config)
     if length is None:
         return None
+    operations = _operations(model_config)
+    fitted = _fit(length, operations, device, window)
+    read_back = operations is not None and operations[0] <= SMALL
+    return Fitted(fitted.settings | {"read_back": read_back}, fitted.why)
+
+
+def _fit(
+    length: int, operations: tuple[float, float] | None, device: str, window: int | None
+) -> Fitted:
     widest = min(WIDEST, max(64, 1 << max(length // 2, 1).bit_length() - 1))
     of_length = f"half of the trained {length:,} tokens, {WIDEST:,} at most"
     on_cpu = device == "cpu" or (device == "auto" and not has_cuda())
     if window is not None:
         around = _around(window) if on_cpu else _published(window)
         return Fitted(around, "as the chosen window wants it")
-    operations = _operations(model_config)
     if not on_cpu or operations is None:
         return Fitted(_published(widest), of_length)
     linear, per_key = operations
@@ -78,11 +91,11 @@ def fit(model_config: Mapping[str, Any], device: str, window: int | None = None)
 
 def _published(n_local: int) -> dict[str, Any]:
     """The published proportions (n_local 4096: init 128, 16 units of 128, execution 512)."""
-    exc_block_size = min(512, n_local // 2)
+    exc_block_size = max(1, min(512, n_local // 2))
     return {
         "model.n_local": n_local,
         "model.n_init": min(128, n_local // 16),
-        "model.block_size": min(128, n_local // 8),
+        "model.block_size": max(1, min(128, n_local // 8)),
         "model.exc_block_size": exc_block_size,
         "chunk_size": 16 * exc_block_size,
     }

@@ -141,10 +141,11 @@ def session_sights(session: "Session") -> list[tuple[int, int, float]]:
 def find_sentences(
     engine: "Engine", memory: Memory, session: "Session", question: str, tail_ids: list[int]
 ) -> list[Found]:
-    """The sentences that a question finds in a memory; the best of them is asked along with it
-    for those that a second step needs."""
+    """The sentences that a question finds in a memory, by what its pass attended and by its words;
+    the best of them is asked along with it for those that a second step needs."""
     text = memory.collection.text
     places = [*Evidence([attended_units(session)]).ranked(), *session_sights(session)]
+    places += spoken_of(memory.passages, question, "")
     first = supporting(memory.passages, places, question, "")
     first = [found for found in first[:FIRST_LOOK] if found.score >= OF_BEST * first[0].score]
     if not first:
@@ -152,6 +153,7 @@ def find_sentences(
     best = " ".join(text[first[0].start : first[0].stop].split())
     again = look(memory, [*engine.tokenizer.encode(f"\n\n{best}", inner=True), *tail_ids])
     places = [*Evidence([attended_units(again)]).ranked(), *session_sights(again)]
+    places += spoken_of(memory.passages, f"{question} {best}", "")
     seen = {(found.start, found.stop) for found in first}
     second = [
         found

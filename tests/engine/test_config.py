@@ -379,6 +379,14 @@ def test_on_a_cpu_attention_takes_its_share_and_no_more(spec: dict, expected: tu
         assert (model.n_local, model.topk, model.block_size) == expected
 
 
+def test_small_models_read_back_unless_told_otherwise():
+    for spec, expected in ((SMOLLM2_135M, True), (QWEN25_05B, True), (QWEN25_7B, False)):
+        for device in ("cpu", "cuda"):
+            assert fit_to_model(Config(), spec, device).read_back is expected
+    chosen = load({"model": {"path": "org/model"}, "read_back": False})
+    assert fit_to_model(chosen, QWEN25_05B, "cpu").read_back is False
+
+
 def test_a_model_folder_gets_settings_that_fit_it(tmp_path: Path):
     write(tmp_path / "config.json", json.dumps(QWEN25_05B))
     config = load(str(tmp_path), {"device": "cpu"})
@@ -418,6 +426,15 @@ def test_fitting_keeps_what_was_chosen_and_follows_a_chosen_window():
         assert (model.n_local, model.topk) == (2048, 4)
         assert (model.n_init, model.block_size) == (init, block)
     assert fit_to_model(config, {}) is config
+
+
+@given(st.integers(1, 20_000))
+def test_any_window_may_be_chosen(window: int):
+    config = load({"model": {"path": "org/model"}}, {"n_local": window})
+    for device in ("cpu", "cuda"):
+        fitted = fit_to_model(config, QWEN25_05B, device)
+        assert (fitted.model.n_local, fitted.notes) == (window, [])
+        assert fitted.chunk_size % fitted.model.exc_block_size == 0
 
 
 def test_the_trained_length_is_that_before_rope_scaling():
