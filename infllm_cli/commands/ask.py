@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from infllm.engine.session import UnitMass
 
 STDIN = "-"
+NO_ANSWER = {  # what thinking did that ended so before an answer began
+    "length": "took all of --max-new-tokens",
+    "repetition": "repeated itself without end",
+}
 Question = Annotated[
     str | None,
     typer.Argument(
@@ -214,8 +218,8 @@ def tell_thinking(answer: "Answer", out: Output) -> None:
     if not answer.tokens_thinking:
         return
     left_out = f"{plural(answer.tokens_thinking, 'token')} of thinking left out (--show-thinking)"
-    if not answer.text and answer.finish == "length":
-        out.warn(f"{left_out}: it took all of --max-new-tokens, and no answer came")
+    if not answer.text and answer.finish in NO_ANSWER:
+        out.warn(f"{left_out}: it {NO_ANSWER[answer.finish]}, and no answer came")
     else:
         out.note(left_out)
 

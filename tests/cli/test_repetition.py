@@ -83,6 +83,13 @@ def test_json_tells_by_finish(infllm, fakes, book):
     assert 32 <= fields["tokens_generated"] < 60
 
 
+def test_thinking_that_goes_round_is_stopped_and_told(infllm, fakes, book):
+    fakes.answer = lambda text: " <think> so" + " or is it not" * 60
+    result = infllm("ask", book, "What is it?")
+    assert result.out == "\n"
+    assert "of thinking left out (--show-thinking): it repeated itself without end" in result.err
+
+
 def test_let_repeat_goes_on(infllm, fakes, book):
     fakes.answer = lambda text: LOOP
     result = infllm("ask", book, "What is it?", "--let-repeat", "--json")
