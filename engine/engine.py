@@ -239,6 +239,8 @@ def load(
     else:
         config = load_config(source, changes)
     model, tokenizer = load_parts(config.model)
+    if config.awaits_model:  # it was not on this machine before
+        config = fit_to_model(config, model.config.to_dict(), model.device.type)
     guide = load_guide(config.model, model, tokenizer)
     return Engine(model, tokenizer, config, check=check, guide=guide)
 
@@ -260,7 +262,7 @@ def attach(
     """
     refuse_by_config(model)
     if config is None:
-        config = fit_to_model(Config(), model.config.to_dict())
+        config = fit_to_model(Config(), model.config.to_dict(), model.device.type)
     elif not isinstance(config, Config):
         config = load_config(config)
     if overrides:

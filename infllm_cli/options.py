@@ -140,6 +140,10 @@ ShowThinking = Annotated[
     bool,
     typer.Option("--show-thinking", help="Show what a reasoning model thinks before its answer."),
 ]
+LetRepeat = Annotated[
+    bool,
+    typer.Option("--let-repeat", help="Go on with an answer that repeats itself without end."),
+]
 Plot = Annotated[
     str | None,
     typer.Option("--plot", metavar="FILE.png", help="Also draw a picture (needs matplotlib)."),
@@ -163,7 +167,8 @@ class Sampling:
     """How the next token is chosen, and when to stop. Stop texts are not part of the answer.
 
     Nor is what a reasoning model thinks before it, unless `show_thinking`; `thinking_tag` is the
-    tag that the prompt ends in, where the model's template puts one there.
+    tag that the prompt ends in, where the model's template puts one there. `stop_repetition`: an
+    answer that goes round in a circle is stopped.
     """
 
     max_new_tokens: int = 256
@@ -175,6 +180,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     show_thinking: bool = False
     thinking_tag: str | None = None
+    stop_repetition: bool = True
 
 
 @dataclass(frozen=True)
@@ -232,9 +238,11 @@ class SamplingFlags:
     seed: Seed = None
     stop: Stop = None
     show_thinking: ShowThinking = False
+    let_repeat: LetRepeat = False
 
     def sampling(self) -> Sampling:
-        return Sampling(**{**vars(self), "stop": tuple(self.stop or ())})
+        given = {**vars(self), "stop": tuple(self.stop or ())}
+        return Sampling(stop_repetition=not given.pop("let_repeat"), **given)
 
 
 @dataclass(frozen=True)
