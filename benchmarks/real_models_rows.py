@@ -225,7 +225,7 @@ def ceilings(asked: Row) -> Iterator[Row]:
     def best(work: Callable[[], Any], key: str) -> float:
         return min(measured(work)[key] for _ in range(5))
 
-    product, reading = lambda: [x @ w.T for _ in range(4)], lambda: large.sum()
+    product, reading = lambda: [x @ w.T for _ in range(4)], large.sum
     yield {
         "flops_per_cpu_second": 8.0 * rows * hidden * inner / best(product, "cpu_seconds"),
         "flops_per_second": 8.0 * rows * hidden * inner / best(product, "seconds"),
