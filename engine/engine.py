@@ -11,9 +11,11 @@ import torch
 
 from infllm.engine.attachment import (
     Attachment,
+    best_form,
     compare,
     expected_logits,
     load_parts,
+    pack_steps,
     refuse_by_config,
 )
 from infllm.engine.config import UNCHOSEN, Config, ModelConfig, fit_to_model, load_config
@@ -68,6 +70,9 @@ class Engine:
         self._guide: Guide | None = None
         plain = base is None and distance_scale == 1.0
         expected = expected_logits(model) if check and plain else None
+        form = config.model.weights
+        packed = (best_form(model) if form == "auto" else form) == "packed"
+        self._unpack = pack_steps(model) if packed else None
         self.attachment.__enter__()
         try:
             if expected is not None:
@@ -95,6 +100,8 @@ class Engine:
 
     def close(self) -> None:
         """Give the model back as it was before."""
+        if self._unpack is not None:
+            self._unpack()
         self.attachment.__exit__()
 
     def session(self, start: int = 0, overrides: Mapping[str, Any] | None = None) -> Session:

@@ -83,6 +83,9 @@ class ModelConfig(MiddleSettings, PruningSettings, SurpriseSettings):
     dtype: Dtype = "auto"
     device: Annotated[str, AfterValidator(_device)] = "auto"
     quantization: str | None = None
+    # Of linear layers on a CPU. packed: int8 copies beside the full ones, for decode steps; int8,
+    # int4: in place of the full ones. auto: packed for models too large for a CPU's caches.
+    weights: Literal["auto", "full", "packed", "int8", "int4"] = "auto"
 
     n_init: CountOrZero = 128
     n_local: Count = 4096
