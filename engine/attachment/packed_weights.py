@@ -48,9 +48,7 @@ def pack_steps(model: nn.Module) -> Callable[[], None]:
 
     Raises ConfigError where there are no kernels for it.
     """
-    packed = [
-        (one, Int8Weight.pack(one)) for one in model.modules() if type(one) is nn.Linear
-    ]
+    packed = [(one, Int8Weight.pack(one)) for one in model.modules() if type(one) is nn.Linear]
 
     def undo() -> None:
         for one, _ in packed:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 # Which model, which is told by its weights, and what changes speed or memory but no number.
 WITHOUT_NUMBERS = frozenset({
     "path", "tokenizer_path", "encoder_path", "revision", "device", "max_cached_block",
-    "cache_strategy", "score_decay", "cuda_graphs", "weights", "fattn", "async_global_stream", "pin_memory",
+    "cache_strategy", "score_decay", "cuda_graphs", "weights", "fattn", "async_global_stream",
+    "pin_memory",
 })  # fmt: skip
 # Keys of a model's config.json that say nothing of what it computes.
 VOLATILE = frozenset({

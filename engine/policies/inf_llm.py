@@ -147,9 +147,13 @@ class InfLLM(UnitMemory):
         waiting = tokens.waiting_parts(q, start, stop)
         self.chosen = self.look_up(start, stop, [*parts, *waiting])
         if self.chosen is not None:
-            watched = self.call.watch_units or self.config.cache_strategy == "lru-s"
-            parts.append(self.unit_part(q, *bring(self.chosen), self.chosen, watched))
+            parts.append(self.unit_part(q, *bring(self.chosen), self.chosen, self.watches))
         return [*parts, *waiting]
+
+    @property
+    def watches(self) -> bool:
+        """Whether somebody wants to know what mass units receive."""
+        return self.call.watch_units or self.config.cache_strategy == "lru-s"
 
     def init_parts(self, q: Tensor) -> list[Part]:
         """The initial tokens, as far as there are any, for far queries [B or E, H, T, D]."""
