@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -13,10 +13,12 @@ from infllm.engine.attachment import (
     Attachment,
     best_form,
     compare,
+    dense_rows,
     expected_logits,
     load_parts,
     pack_steps,
     refuse_by_config,
+    refuse_packed,
 )
 from infllm.engine.config import UNCHOSEN, Config, ModelConfig, fit_to_model, load_config
 from infllm.engine.decode import Record, Recorder
@@ -71,12 +73,15 @@ class Engine:
         plain = base is None and distance_scale == 1.0
         expected = expected_logits(model) if check and plain else None
         form = config.model.weights
-        packed = (best_form(model) if form == "auto" else form) == "packed"
-        self._unpack = pack_steps(model) if packed else None
+        refuse_packed(form, self.device, model)
+        self._unpack: Callable[[], None] | None = None
         self.attachment.__enter__()
         try:
             if expected is not None:
-                compare(model, self.session(overrides={"type": "origin"}).score, expected)
+                with dense_rows(model):
+                    compare(model, self.session(overrides={"type": "origin"}).score, expected)
+            if (best_form(model) if form == "auto" else form) == "packed":
+                self._unpack = pack_steps(model)
         except BaseException:
             self.close()
             raise

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from infllm.engine.attachment.packed_weights import shrink
+from infllm.engine.attachment.packed_weights import refuse_packed, shrink
 from infllm.engine.config import ModelConfig, device_name, dtype_name
 from infllm.engine.errors import ConfigError, EngineError, ModelNotFound, UnsupportedModel
 from infllm.engine.prune import load_shaped, told_shape
@@ -64,11 +64,7 @@ def _load_model(settings: ModelConfig, device: torch.device, dtype: torch.dtype)
     if not settings.quantization:
         model = model.to(device)
     if settings.weights in ("int8", "int4"):
-        if device.type != "cpu":
-            raise ConfigError(
-                f"model.weights {settings.weights} is for a CPU, and the model is on {device}",
-                "use model.quantization 8bit or 4bit there, or --device cpu",
-            )
+        refuse_packed(settings.weights, device)
         shrink(model, settings.weights)
     return model
 

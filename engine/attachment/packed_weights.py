@@ -41,6 +41,24 @@ def has_int8() -> bool:
     return ops and any(name in supported for name in ENGINES)
 
 
+def refuse_packed(weights: str, device: torch.device, model: nn.Module | None = None) -> None:
+    """Raises ConfigError where `model.weights` cannot be had: on another device than a CPU, and,
+    in place of the full ones, of a `model` that came with those."""
+    if weights in ("auto", "full"):
+        return
+    if device.type != "cpu":
+        raise ConfigError(
+            f"model.weights {weights} is for a CPU, and the model is on {device}",
+            "use model.quantization 8bit or 4bit there, or --device cpu",
+        )
+    came_so = model is None or any(isinstance(one, PackedLinear) for one in model.modules())
+    if weights != "packed" and not came_so:
+        raise ConfigError(
+            f"model.weights {weights} would change the model that was given",
+            "have it loaded: load(path), or take model.weights packed",
+        )
+
+
 def pack_steps(model: nn.Module) -> Callable[[], None]:
     """Have products with one row take int8 copies of the weights; returns what undoes it.
 
@@ -84,6 +102,17 @@ def shrink(model: nn.Module, form: Literal["int8", "int4"]) -> None:
                 setattr(parent, name, PackedLinear(one, form))
 
 
+@contextmanager
+def dense_rows(model: nn.Module) -> Iterator[None]:
+    """Single rows are multiplied as others are: for comparing passes that are cut differently."""
+    packed = [one for one in model.modules() if isinstance(one, PackedLinear)]
+    for one in packed:
+        one.rounds_rows = False
+    yield
+    for one in packed:
+        one.rounds_rows = True
+
+
 class PackedLinear(nn.Module):
     """A linear layer that holds its weights in int8 or int4 alone."""
 
@@ -94,11 +123,12 @@ class PackedLinear(nn.Module):
         self.packed: Int8Weight | Int4Weight
         self.packed = (Int8Weight if form == "int8" or not fits else Int4Weight).pack(owner)
         self.bias = owner.bias
+        self.rounds_rows = True  # a single row is rounded for its product
         # Of the state, which tells one model from another.
         self.register_buffer("scale", self.packed.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.numel() == x.shape[-1]:
+        if self.rounds_rows and x.numel() == x.shape[-1]:
             return self.packed.row(x)
         return linear(x, self.packed.dense(x.dtype), self.bias)
 
