@@ -6,13 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PrivateAttr,
-    ValidationError,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
 
 from infllm.engine.config.fitting import fit
 from infllm.engine.config.layers import (
@@ -29,13 +23,13 @@ from infllm.engine.config.stages import SINKS, STREAM, unseen
 from infllm.engine.config.values import (
     Count,
     CountOrZero,
-    Dtype,
     KvDtype,
     Positive,
     Settings,
     Share,
     aliases,
 )
+from infllm.engine.config.weight_settings import WeightSettings
 from infllm.engine.errors import ConfigError
 
 UNLIMITED = 2**31 - 1  # the published configs write "no limit" so
@@ -72,7 +66,7 @@ PolicyName = Annotated[
 ]
 
 
-class ModelConfig(MiddleSettings, PruningSettings, SurpriseSettings):
+class ModelConfig(WeightSettings, MiddleSettings, PruningSettings, SurpriseSettings):
     """The `model:` section: which model, and the memory policy. Lengths are in tokens."""
 
     type: PolicyName = "inf-llm"
@@ -80,12 +74,7 @@ class ModelConfig(MiddleSettings, PruningSettings, SurpriseSettings):
     tokenizer_path: str | None = None  # None: beside the model
     revision: str | None = None
     encoder_path: str | None = None  # of LLM-to-SLM; None: as the small model's folder says
-    dtype: Dtype = "auto"
     device: Annotated[str, AfterValidator(_device)] = "auto"
-    quantization: str | None = None
-    # Of linear layers on a CPU. packed: int8 copies beside the full ones, for decode steps; int8,
-    # int4: in place of the full ones. auto: packed for models too large for a CPU's caches.
-    weights: Literal["auto", "full", "packed", "int8", "int4"] = "auto"
 
     n_init: CountOrZero = 128
     n_local: Count = 4096
