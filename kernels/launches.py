@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_flatten
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from infllm.kernels.triton import joint_attention, partial_attention
+from infllm.kernels.triton import arguments
 
 # Calls that make the host wait for a device.
 WAITS = ("tolist", "item", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__",
@@ -164,8 +164,7 @@ def counted(stands: dict[str, Stand] | None = None, *, operators: bool = True) -
 
     before = driver._active
     with ExitStack() as stack:
-        for module in (joint_attention, partial_attention):
-            stack.enter_context(patch.object(module, "processors", lambda device: PROCESSORS))
+        stack.enter_context(patch.object(arguments, "processors", lambda device: PROCESSORS))
         stack.callback(driver.set_active, before)
         driver.set_active(_Driver())
         stack.enter_context(patch.object(triton.compiler, "compile", compiled))

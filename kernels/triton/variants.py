@@ -202,7 +202,7 @@ def variants() -> tuple[Variant, ...]:
                 quick = dim == 128 and (keys, rows) in QUICK
                 found += attention_variants(keys, dim, half, rows, quick=quick)
         for what in JOINT:
-            found += joint_variants(what, dim, half, quick=dim == 128)
+            found += joint_variants(what, dim, half, quick=dim == 128 and what in ("block", "step"))
         for keys in (WINDOW, STEP, UNITS, EXACT):
             found += mass_variants(keys, dim, half, quick=dim == 128 and keys is WINDOW)
         found += unit_variants(dim, half, quick=dim == 128)
