@@ -31,6 +31,8 @@ from infllm.kernels.triton.tiles import (
     score_tile,
     unit_tile,
 )
+from infllm.kernels.triton.turn_keys import ROWS as TURNED_ROWS
+from infllm.kernels.triton.turn_keys import turn_keys_kernel
 from infllm.kernels.triton.unit_mass import unit_lse_kernel
 from infllm.kernels.triton.unit_topk import (
     BINS,
@@ -125,6 +127,18 @@ def vector_variants(dim: int, dtype: torch.dtype, quick: bool = False) -> Iterat
         },
         {"ROTARY": dim, "INTERLEAVED": False, "DIM": dim, "BLOCK_DIM": block, "rows_far": None},
         1, 3, quick=quick,
+    )  # fmt: skip
+    yield Variant(
+        f"turn keys {t} d{dim}", turn_keys_kernel,
+        {
+            **dict.fromkeys(("k", "v", "out_k", "out_v"), real), "table": "*i64", "first": "*i64",
+            "freq": "*fp64", "cos": "*fp32", "sin": "*fp32",
+        },
+        {
+            "ROTARY": dim, "INTERLEAVED": False, "DIM": dim, "BLOCK_DIM": block, "V_DIM": dim,
+            "BLOCK_V": block, "ROWS": TURNED_ROWS,
+        },
+        4, 3, quick=quick,
     )  # fmt: skip
     yield Variant(
         f"query sums {t} d{dim}", query_sums_kernel,
