@@ -151,6 +151,9 @@ class FastInfLLM(InfLLM, SteppingPolicy):
         assert self.units is not None
         assert self._unit_steps is not None
         self._unit_steps.slot_table = SlotTable(self.units, asked)
+        if self.held is not None:  # the units of the last block that was read: steps want the like
+            units = self.held.flatten().unique().tolist()
+            self._unit_steps.slot_table.bring(units[: self.units.cache.capacity // 2])
 
     @property
     def _slot_table(self) -> SlotTable:

@@ -300,3 +300,18 @@ def test_units_beyond_the_last_are_not_brought(recorded: Served) -> None:
     names = {view.slab.number: view.count for view in policy.units.views}
     new = {key for key, _ in policy.units.cache.slots()} - set(before)
     assert all(row < names[slab] for slab, row, _ in new)
+
+
+def test_the_slots_begin_with_the_units_of_the_last_block(recorded: Served) -> None:
+    """A recording has what the question looked up, besides what the step before it did."""
+    session = read(recorded, max_cached_block=60)
+    policies = list(session.policies.values())
+    held = [policy.held.flatten().tolist() for policy in policies]  # type: ignore[attr-defined]
+    for policy in policies:
+        assert policy.units is not None
+        policy.units.cache = BlockCache(len(policy.units.slots))
+    session.score(ANSWER[:2], step=True)
+    assert session.replays_steps
+    for policy, units in zip(policies, held, strict=True):
+        assert policy.units is not None
+        assert all(key in policy.units.cache for key in policy.units.keys(units))
