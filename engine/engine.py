@@ -20,7 +20,7 @@ from infllm.engine.attachment import (
     refuse_by_config,
     refuse_packed,
 )
-from infllm.engine.config import UNCHOSEN, Config, ModelConfig, fit_to_model, load_config
+from infllm.engine.config import LOOKUPS, UNCHOSEN, Config, ModelConfig, fit_to_model, load_config
 from infllm.engine.decode import Record, Recorder
 from infllm.engine.errors import ConfigError, UnsupportedCall
 from infllm.engine.files import (
@@ -192,18 +192,18 @@ class Engine:
     def _looking_up_as_then(
         self, folder: str | Path, overrides: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        """`overrides`, with how units are scored as a memory has it, unless someone chose that.
+        """`overrides`, with lookups as a memory has them, where nobody chose otherwise.
 
-        So a memory answers as before when the default, or a preset, has become another.
+        So a memory answers as before when a default, or a preset, has become another.
         """
         settings = dict(overrides or {})
-        origin = self.config.origins["model.unit_score"]
-        unchosen = origin in UNCHOSEN or origin.startswith("preset ")
-        if not unchosen or not {"unit_score", "model.unit_score"}.isdisjoint(settings):
-            return settings
-        then = read_manifest(folder).key["settings"].get("model.unit_score")
-        if then is not None:
-            settings["model.unit_score"] = then
+        then = read_manifest(folder).key["settings"]
+        for name in LOOKUPS:
+            key = f"model.{name}"
+            origin = self.config.origins[key]
+            unchosen = origin in UNCHOSEN or origin.startswith("preset ")
+            if key in then and unchosen and settings.keys().isdisjoint({name, key}):
+                settings[key] = then[key]
         return settings
 
     @cached_property

@@ -3,7 +3,7 @@
 from infllm.engine.config.device import cpu_has_bfloat16, device_name, dtype_name
 from infllm.engine.config.fitting import trained_length
 from infllm.engine.config.layers import HUB_ID, read_model_config, user_file
-from infllm.engine.config.policy_settings import OF_POLICY
+from infllm.engine.config.policy_settings import LOOKUPS, OF_POLICY
 from infllm.engine.config.settings import (
     KNOWN,
     UNCHOSEN,
@@ -19,6 +19,7 @@ from infllm.engine.config.stages import Pruning, most_attended, prunes_int8, pru
 __all__ = [
     "HUB_ID",
     "KNOWN",
+    "LOOKUPS",
     "OF_POLICY",
     "UNCHOSEN",
     "Config",

@@ -18,7 +18,12 @@ from infllm.engine.config.layers import (
     resolve_model_path,
     surrounding_layers,
 )
-from infllm.engine.config.policy_settings import MiddleSettings, PruningSettings, SurpriseSettings
+from infllm.engine.config.policy_settings import (
+    LookupSettings,
+    MiddleSettings,
+    PruningSettings,
+    SurpriseSettings,
+)
 from infllm.engine.config.stages import SINKS, STREAM, unseen
 from infllm.engine.config.values import (
     Count,
@@ -38,9 +43,8 @@ DEFAULT_PRESET = "pocket"
 # Keys of the published configs that choose between implementations there and nothing here.
 WITHOUT_EFFECT = ("model.fattn", "model.async_global_stream", "model.pin_memory")
 TURNS = 4  # of the length that chunks are given then fill what sirllm keeps
-# Settings that nobody chose: they give way where a chosen one contradicts them.
 FITTED = "fitted to the model"  # the layer of `fitting`
-UNCHOSEN = ("default", FITTED)
+UNCHOSEN = ("default", FITTED)  # settings that give way where a chosen one contradicts them
 
 
 def _device(value: str) -> str:
@@ -66,7 +70,9 @@ PolicyName = Annotated[
 ]
 
 
-class ModelConfig(WeightSettings, MiddleSettings, PruningSettings, SurpriseSettings):
+class ModelConfig(
+    WeightSettings, LookupSettings, MiddleSettings, PruningSettings, SurpriseSettings
+):
     """The `model:` section: which model, and the memory policy. Lengths are in tokens."""
 
     type: PolicyName = "inf-llm"
@@ -86,12 +92,6 @@ class ModelConfig(WeightSettings, MiddleSettings, PruningSettings, SurpriseSetti
     repr_topk: Count = 4
     repr_score: Literal["mass", "dot"] = "mass"
     repr_heads: Literal["query", "group"] = "query"
-    # What lookups compare queries with: a mean vector of each unit, as published, or `keys`: a call
-    # of at most one block (a question, a decode step, a document's tail) ranks units by the
-    # attention mass that all their keys would receive; `moments`: likewise, but mean and variance
-    # of the keys choose the 32K tokens that are compared so. Longer calls use the mean vectors.
-    unit_score: Literal["representatives", "keys", "moments"] = "moments"
-    far_position: Literal["capped", "exact"] = "capped"
     exc_block_size: Count = 512
     chunk_topk_calc: Count | None = None
     keep_units: bool = False  # decode steps also attend the units that the question found

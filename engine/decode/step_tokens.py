@@ -73,6 +73,11 @@ class StepTokens:
         return self.clock[2]
 
     @property
+    def last(self) -> Tensor:
+        """int64 [], on the device: row of the step's token."""
+        return self.clock[0]
+
+    @property
     def n_units(self) -> Tensor:
         """int64 [1], on the device: units that the step may choose."""
         return self.clock[1:2]

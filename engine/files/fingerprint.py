@@ -46,6 +46,8 @@ def memory_key(config: ModelConfig, chunk_size: int, dtype: torch.dtype) -> dict
     """`settings_key` without what only other policies know."""
     other = {name for policy, names in OF_POLICY.items() if policy != config.type for name in names}
     values = settings_key(config, chunk_size, dtype)
+    if config.far_position != "within":
+        other.add("far_limit")
     return {key: x for key, x in values.items() if key.removeprefix("model.") not in other}
 
 

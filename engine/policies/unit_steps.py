@@ -34,7 +34,7 @@ class UnitSteps:
         rows = cfg.n_local + cfg.block_size
         self.tokens = StepTokens(
             cfg.n_local, layer.layer.rotary, (layer.rest_k, layer.rest_v), rows,
-            behind=cfg.block_size, exact=cfg.far_position == "exact",
+            behind=cfg.block_size, exact=cfg.far_position != "capped",
         )  # fmt: skip
         self.scores = open_step_scores(cfg, layer.account, rows)
         self.slot_table: SlotTable | None = None  # of recorded steps
@@ -79,6 +79,7 @@ class Step(Way):
             tokens.clock.copy_(torch.tensor(times))
         tokens.take(*qkv, scores.sums_of_queries, recorded=call.recorded)
         layer.call, layer.tokens, layer.repr_scores = call, tokens, scores
+        layer.exact = layer.config.far_position != "capped"
         layer.by_keys = layer.config.unit_score != "representatives"
         about = layer.config, layer.units, tokens.q_far, layer.layer.n_kv_heads
         if call.recorded:
