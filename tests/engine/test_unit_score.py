@@ -22,6 +22,7 @@ from infllm.engine.policies.lookup_scores import Lookup
 from infllm.engine.units import lookup_by_keys
 from infllm.engine.units import store as units_module
 from infllm.kernels import unit_mass
+from infllm.kernels.partial_attention import Part
 from infllm.kernels.quantize import dequantize, quantize
 from infllm.kernels.rotate import Rope
 from infllm.kernels.unit_moments import moment_mass, unit_moments
@@ -85,10 +86,19 @@ def looked_up(
     policy.softmax = Softmax(SCALE, **softmax)
     q, k, v = (x[:, :, start:stop] for x in qkv)
     policy.begin(q, k, v, Call(0, start))
-    parts = policy.parts(0, stop - start)
-    masses = policy.key_scores([part for part in parts if part.table is None], n).exp()
+    beside = asked_beside(policy, stop - start)
+    masses = policy.key_scores(beside, n).exp()
     assert policy.chosen is not None
     return masses, policy.chosen
+
+
+def asked_beside(policy: InfLLM, n_queries: int) -> list[Part]:
+    """What the lookup of the call under way is told that its queries attend beside units."""
+    with pytest.MonkeyPatch.context() as patch:
+        look_up, beside = policy.look_up, []
+        patch.setattr(policy, "look_up", lambda a, z, p: beside.extend(p) or look_up(a, z, p))
+        policy.parts(0, n_queries)
+    return beside
 
 
 def oracle(
@@ -353,8 +363,7 @@ def beside_of(policy: InfLLM, qkv: tuple[Tensor, Tensor, Tensor], start: int, st
     policy.softmax = Softmax(SCALE)
     q, k, v = (x[:, :, start:stop] for x in qkv)
     policy.begin(q, k, v, Call(0, start))
-    parts = policy.parts(0, stop - start)
-    return unit_mass.dense_lse([p for p in parts if p.table is None], SCALE).double()
+    return unit_mass.dense_lse(asked_beside(policy, stop - start), SCALE).double()
 
 
 def test_exact_positions_look_at_all_keys() -> None:
