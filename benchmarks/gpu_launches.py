@@ -29,7 +29,8 @@ HEADS, KV_HEADS, DIM = 32, 8, 16
 # Each a 16th of the published: blocks of 512 queries and units of 128 tokens become 32 and 8.
 SETTINGS = {
     "type": "inf-llm", "n_init": 8, "n_local": 256, "block_size": 8, "topk": 16, "repr_topk": 4,
-    "max_cached_block": 64, "exc_block_size": 32, "kv_dtype": "int8", "unit_score": "representatives",
+    "max_cached_block": 64, "exc_block_size": 32, "kv_dtype": "int8",
+    "unit_score": "representatives",
 }  # fmt: skip
 CHUNK = 512
 
