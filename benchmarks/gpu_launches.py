@@ -71,15 +71,14 @@ def layer() -> Any:
     from infllm.kernels.rotate import Rope
 
     freq = 500000.0 ** (-torch.arange(DIM // 2, dtype=torch.float64) / (DIM // 2))
-    return Layer(0, HEADS, KV_HEADS, DIM, torch.device("cpu"), torch.bfloat16, Rotary(Rope(freq)))
+    return Layer(0, HEADS, KV_HEADS, DIM, torch.device("cpu"), torch.float32, Rotary(Rope(freq)))
 
 
 def tokens(n: int) -> tuple[Tensor, Tensor, Tensor]:
     import torch
 
     return tuple(  # type: ignore[return-value]
-        torch.randn(1, n, heads, DIM).to(torch.bfloat16).transpose(1, 2)
-        for heads in (HEADS, KV_HEADS, KV_HEADS)
+        torch.randn(1, n, heads, DIM).transpose(1, 2) for heads in (HEADS, KV_HEADS, KV_HEADS)
     )
 
 
@@ -108,7 +107,7 @@ def with_units(settings: dict[str, Any], units: int) -> FastInfLLM:
     while store.n < units:
         n = min(1024, units - store.n)
         kv = (torch.randn(1, KV_HEADS, n, policy.config.block_size, DIM) for _ in range(2))
-        store.append(*(x.to(torch.bfloat16) for x in kv), torch.randn(1, HEADS, n, DIM))
+        store.append(*kv, torch.randn(1, HEADS, n, DIM))
     read(policy, CHUNK)
     return policy
 
