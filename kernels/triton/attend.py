@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from infllm.kernels.partial_attention import Part, State
-from infllm.kernels.triton.joint_attention import joint_attention, plan_of
+from infllm.kernels.triton.joint_attention import Plan, joint_attention, plan_of
 from infllm.kernels.triton.merge_state import merge_states
 from infllm.kernels.triton.part_mass import part_mass
 from infllm.kernels.triton.partial_attention import n_states, partial_states
@@ -25,7 +25,7 @@ def attend(
 ) -> tuple[Tensor, list[Tensor | None]]:
     """The contract of `infllm.kernels.attend.attend`, without a host sync."""
     parts = [turned(part) for part in parts]
-    plan = plan_of(parts, scale)
+    plan = _plan(parts, scale)
     if plan is None:
         out, joint = _part_by_part(parts, scale, softcap, sink, before, parts[0].q.dtype)
     else:
@@ -34,9 +34,16 @@ def attend(
     return out, masses
 
 
+def _plan(parts: Sequence[Part], scale: float) -> Plan | None:
+    """How one launch serves the parts, where it does; in float32, whose products take the registers
+    that the other parts' loops need, none does on a GPU."""
+    q = parts[0].q
+    return None if q.is_cuda and q.dtype == torch.float32 else plan_of(parts, scale)
+
+
 def attend_state(parts: Sequence[Part], scale: float, softcap: float | None = None) -> State:
     """The contract of `infllm.kernels.attend.attend_state`."""
-    plan = plan_of(parts, scale)
+    plan = _plan(parts, scale)
     if plan is None:
         o, lse = _part_by_part(parts, scale, softcap, None, None, torch.float32)
     else:

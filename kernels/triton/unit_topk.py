@@ -94,6 +94,12 @@ def slab_scores_kernel(
     block = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     d = tl.arange(0, BLOCK_DIM)
     query += b * query_batch + r * query_head
+    seen = visible + block * growth
+    most = visible + (n_blocks - 1) * growth
+    if limit is not None:
+        seen = tl.minimum(seen, tl.load(limit).to(tl.int32))
+        most = tl.minimum(most, tl.load(limit).to(tl.int32))
+    made = real & (unit < most)  # behind them rows may hold anything
     index += tl.multiple_of(tl.load(tiles), 8) + b * index_batch + r.to(tl.int64) * index_head
     score = tl.zeros([BLOCK_E, BLOCK_N], tl.float32)
     for _ in range(1 if PER_HEAD else n_heads):
@@ -103,14 +109,11 @@ def slab_scores_kernel(
         )  # fmt: skip
         k = tl.load(
             index + (in_tile * index_unit)[:, None] + d[None, :],
-            mask=real[:, None] & (d < DIM)[None, :], other=0.0,
+            mask=made[:, None] & (d < DIM)[None, :], other=0.0,
         )  # fmt: skip
         score = tl.dot(q.to(k.dtype), tl.trans(k), score, input_precision="ieee")
         query += query_head
         index += index_head
-    seen = visible + block * growth
-    if limit is not None:
-        seen = tl.minimum(seen, tl.load(limit).to(tl.int32))
     score = tl.where(unit[None, :] < seen[:, None], score, float("-inf"))
     place = ((b * n_blocks + block) * heads + r) * n_units  # of [B, E, heads, N]
     tl.store(

@@ -241,8 +241,6 @@ def variants() -> tuple[Variant, ...]:
                 )
             )
     for dim in (64, 128, 256):
-        for what in ("block", "step"):
-            found += joint_variants(what, dim, full)
         for keys in (WINDOW, EXACT):
             for rows in (2048, 4):
                 found += attention_variants(keys, dim, full, rows)
