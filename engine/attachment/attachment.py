@@ -14,11 +14,19 @@ from torch import Tensor, nn
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
+    DynamicCache,
     GenerationMixin,
     PreTrainedModel,
 )
 
-from infllm.engine.attachment.cache import Memory, SessionCache, cache_name, rename_cache
+from infllm.engine.attachment.cache import (
+    CACHE_NAMES,
+    Memory,
+    SessionCache,
+    cache_name,
+    rename_cache,
+    session_cache,
+)
 from infllm.engine.attachment.layer import Call, Layer
 from infllm.engine.attachment.probe import (
     PROBE_TOKENS,
@@ -26,7 +34,10 @@ from infllm.engine.attachment.probe import (
     find_rotary_modules,
     identity_forward,
     probe,
+    same,
 )
+from infllm.engine.attachment.states import Carriers, States, find_carriers
+from infllm.engine.attachment.stepwise import modules_with_state, stepping
 from infllm.engine.errors import ConfigError, UnsupportedCall, UnsupportedModel
 
 PREFIX = "infllm_"  # of the attention functions that attachments register
@@ -52,6 +63,7 @@ class Attachment:
             )
         self.model = model
         self.layers: list[Layer] = []
+        self.limits: list[str] = []
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
@@ -60,6 +72,9 @@ class Attachment:
         self._name = next(_names)
         self._cache_name = cache_name(type(model).forward)  # of the argument that takes a session
         self._attention: Callable[..., tuple[Tensor, None]] = self._attend
+        self._carriers = Carriers()
+        self._continues = False  # the pass under way goes on from states
+        self._displaced: dict[str, Any] = {}  # states of modules, while a session's are in place
         self._stack = ExitStack()
         self._memory: Memory | None = None  # of the forward pass under way
         self._call: Call | None = None
@@ -73,6 +88,11 @@ class Attachment:
                 self.model, rotary, self._probe_run,
                 base=self._base, distance_scale=self._distance_scale,
             )  # fmt: skip
+            self._carriers = self._find_carriers()
+            if self._carriers and not self._goes_on():
+                modules = modules_with_state(self.model, self._carriers, self._run_with)
+                stack.enter_context(stepping(modules, lambda: self._continues))
+                self.limits.append("recurrent layers read token by token")
             for module in rotary:
                 stack.enter_context(module.replaced(identity_forward(module)))
             hook = self.model.register_forward_pre_hook(self._before, with_kwargs=True)
@@ -108,30 +128,88 @@ class Attachment:
                 "attention interface"
             )
 
-    def _probe_run(self, watch: Watch, positions: Tensor) -> Tensor:
-        vocab = self.model.get_input_embeddings().weight.shape[0]
-        ids = torch.arange(PROBE_TOKENS, device=positions.device)[None] * 7 % vocab
+    def _watched(self, watch: Watch, tokens: slice = slice(None), **kwargs: Any) -> Any:
+        """What the model gives for the probe's tokens."""
+        ids = torch.arange(PROBE_TOKENS, device=self.device)[None] * 7 % self.vocab_size
         self._attention = watch
         try:
             with torch.no_grad():
-                out = self.model(input_ids=ids, position_ids=positions, use_cache=False)
+                return self.model(input_ids=ids[:, tokens], **kwargs)
         finally:
             self._attention = self._attend
+
+    def _find_carriers(self) -> Carriers:
+        """Where layers keep a state; looked for where some have no attention."""
+        text = self.model.config.get_text_config(decoder=True)
+        n = int(getattr(text, "num_hidden_layers", 0))
+        seen = {layer.index for layer in self.layers}
+        missing = [i for i in range(n) if i not in seen]
+        kinds = getattr(text, "layer_types", None) or ()
+        if not missing and not any("hybrid" in kind for kind in kinds):
+            return Carriers()
+
+        def run() -> Any:
+            out = self._watched(Watch(), use_cache=True)
+            own = (out[name] for name in CACHE_NAMES if out.get(name) is not None)
+            return next(own, None) or DynamicCache(config=self.model.config)
+
+        found = find_carriers(self.model, run)
+        refuse_layers_without_state(self.model, missing, found)
+        return found
+
+    def _run_with(self, cache: Any, tokens: slice = slice(None)) -> Tensor:
+        """Logits of the probe's tokens with a cache of the model's own."""
+        positions = torch.arange(PROBE_TOKENS, device=self.device)[None, tokens]
+        kwargs = {"position_ids": positions, "use_cache": cache is not None}
+        out = self._watched(Watch(), tokens, **{self._cache_name: cache}, **kwargs)
+        return out.logits  # type: ignore[no-any-return]
+
+    def _goes_on(self) -> bool:
+        """Whether a pass of several tokens goes on from the states that are there."""
+        cut, cache = PROBE_TOKENS // 2, self._carriers.new_cache()
+        none = self._carriers.fresh().modules
+        before = self._carriers.swap(none)
+        try:
+            self._run_with(cache, slice(0, cut))
+            rest = self._run_with(cache, slice(cut, None))
+            self._carriers.swap(none)
+            whole = self._run_with(None)
+        finally:
+            self._carriers.swap(before)
+        return same(rest, whole[:, cut:])
+
+    def _probe_run(self, watch: Watch, positions: Tensor) -> Tensor:
+        out = self._watched(watch, position_ids=positions, use_cache=False)
         if not watch.seen:
             raise UnsupportedModel(
                 f"the attention of {type(self.model).__name__} does not go through transformers' "
                 "attention interface"
             )
-        return out.logits
+        return out.logits  # type: ignore[no-any-return]
 
     # ---- a forward pass -------------------------------------------------------------------------
 
     def forward(self, ids: Tensor, positions: Tensor, memory: Memory) -> None:
         """One pass of the model over ids int64 [1, T] at positions [1, T], read into `memory`."""
+        if memory.states.begun:  # at position 0, some begin anew
+            positions = positions + 1
         keep = {"logits_to_keep": 1} if self.keeps_logits else {}
-        cache = {self._cache_name: SessionCache(memory)}
+        cache = {self._cache_name: self.cache(memory)}
         with torch.no_grad():
             self.model(input_ids=ids, position_ids=positions, use_cache=True, **cache, **keep)
+
+    def cache(self, memory: Memory) -> SessionCache:
+        """`memory` as the model takes it."""
+        return session_cache(memory, self._carriers.own)
+
+    def fresh_states(self) -> States:
+        """What layers carry beside keys and values, of a session that was given nothing yet."""
+        return self._carriers.fresh()
+
+    @property
+    def has_states(self) -> bool:
+        """Whether layers carry anything beside keys and values."""
+        return bool(self._carriers)
 
     def check_ids(self, ids: Sequence[int]) -> None:
         """Raises ConfigError for ids outside of the model's vocabulary."""
@@ -174,11 +252,15 @@ class Attachment:
         _refuse_padding(kwargs.get("attention_mask"))
         self._memory = cache.memory
         self._call = cache.memory.begin_pass(int(tokens.shape[0]), int(tokens.shape[1]))
+        if self._carriers:
+            self._continues = cache.memory.states.begun
+            self._displaced = self._carriers.swap(cache.memory.states.modules)
         return args, kwargs
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         memory, self._memory, self._call = self._memory, None, None
         if memory is not None:
+            memory.states.modules.update(self._carriers.swap(self._displaced))
             logits = output[0] if isinstance(output, tuple) else getattr(output, "logits", None)
             memory.end_pass(logits)
 
@@ -327,6 +409,26 @@ def _is_position_embedding(name: str, module: nn.Module) -> bool:
     last = name.rpartition(".")[2]
     known = last in ("wpe", "embed_positions", "position_embeddings", "position_embedding")
     return known and isinstance(module, nn.Embedding)
+
+
+def refuse_layers_without_state(model: nn.Module, missing: Sequence[int], found: Carriers) -> None:
+    """Layers that have neither attention nor a state must be such as need none.
+
+    Raises UnsupportedModel.
+    """
+    text = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+    kinds = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None)
+    elsewhere = bool(found.cache or found.modules)
+    odd = [
+        i
+        for i in missing
+        if not (elsewhere or i in found.recurrent or (kinds and kinds[i] in ("mlp", "moe")))
+    ]
+    if odd:
+        raise UnsupportedModel(
+            f"{type(model).__name__} has layers without the attention that an engine can serve: "
+            f"{', '.join(map(str, odd[:6]))}{' ...' if len(odd) > 6 else ''}"
+        )
 
 
 def _refuse_padding(mask: Any) -> None:

@@ -32,6 +32,7 @@ class StepMemory:
         self.length = memory.length
         self.n_layers = memory.n_layers
         self.attend = memory.attend
+        self.states = memory.states
         self.logits: Tensor | None = None
 
     def begin_pass(self, batch: int, tokens: int) -> Call:

@@ -58,6 +58,7 @@ class Reading:
         self.policies: dict[int, Policy] = {
             layer.index: make_policy(config, layer) for layer in backing.attachment.layers
         }
+        self.states = backing.attachment.fresh_states()
         by_surprise = any(p.keeps_by_surprise for p in self.policies.values())
         self._kept = KeptTokens.none() if by_surprise else None
         if self._kept is not None:
@@ -289,6 +290,7 @@ class Reading:
         """A session in the same state that goes its own way; units are shared, never copied."""
         other = copy.copy(self)
         other.policies = {i: p.fork() for i, p in self.policies.items()}
+        other.states = self.states.fork()
         other._pending = list(self._pending)
         other._watch_units = False
         return other

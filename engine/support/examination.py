@@ -1,0 +1,88 @@
+"""Whether a model is served, found by serving a tiny one of its architecture."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from infllm.engine.engine import attach
+from infllm.engine.errors import EngineError, UnsupportedModel
+
+Outcome = Literal["served", "limited", "refused"]
+
+# Everything fits: no token leaves the window.
+ROOMY = {
+    "model": {
+        "type": "inf-llm", "n_init": 4, "n_local": 64, "block_size": 8, "topk": 4, "repr_topk": 2,
+        "exc_block_size": 16,
+    },
+    "chunk_size": 16,
+}  # fmt: skip
+TOKENS = 48
+CUTS = (20, 40)  # the document, a question, and decode steps
+TOLERANCE = 1e-4  # of the largest logit
+
+
+@dataclass(frozen=True)
+class Support:
+    """What became of a model: `reason` says why it is refused, or what its limits are."""
+
+    outcome: Outcome
+    reason: str = ""
+
+
+class NotServed(Exception):
+    """A model was attached and did not do what it should: a fault of the engine."""
+
+
+def examine(model: Any) -> Support:
+    """Serve a tiny model: read, fork, save, restore and step, each against its own logits.
+
+    Raises:
+        NotServed: it was attached, and one of these gave other logits.
+    """
+    ids = [(7 * i * i + 3 * i + 5) % (min(128, _vocabulary(model)) - 4) + 4 for i in range(TOKENS)]
+    try:
+        with torch.no_grad():
+            stock = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
+    except Exception as error:
+        raise NotServed(f"stock: {type(error).__name__}: {error}") from error
+    try:
+        engine = attach(model, config=ROOMY)
+    except UnsupportedModel as error:
+        return Support("refused", error.message)
+    with engine, tempfile.TemporaryDirectory() as folder:
+        document, question = CUTS
+        session = engine.session()
+        session.read(ids[:document])
+        session.end()
+        fork = session.fork()
+        path = Path(folder) / "memory"
+        session.save(path)
+        for name, one in (("a session", session), ("a fork", fork), ("a restored session", None)):
+            one = engine.open(path) if one is None else one
+            rows = torch.cat([
+                one.score(ids[document:question]),
+                one.score(ids[question:], step=True),
+            ])
+            _compare(name, rows, stock[document:])
+    limits = "; ".join(engine.attachment.limits)
+    return Support("limited" if limits else "served", limits)
+
+
+def _vocabulary(model: Any) -> int:
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+def _compare(name: str, got: Tensor, want: Tensor) -> None:
+    error = float((got - want).abs().max() / want.abs().max())
+    if not error <= TOLERANCE:
+        raise NotServed(f"{name} gives other logits than the model (relative error {error:.2g})")
+
+
+__all__ = ["EngineError", "NotServed", "Outcome", "Support", "examine"]
