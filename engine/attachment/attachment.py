@@ -73,6 +73,8 @@ class Attachment:
         self._cache_name = cache_name(type(model).forward)  # of the argument that takes a session
         self._attention: Callable[..., tuple[Tensor, None]] = self._attend
         self._carriers = Carriers()
+        self._by_order = False  # layers are told apart by the order of their calls in a pass
+        self._calls = 0  # of the pass under way
         self._continues = False  # the pass under way goes on from states
         self._displaced: dict[str, Any] = {}  # states of modules, while a session's are in place
         self._stack = ExitStack()
@@ -84,7 +86,7 @@ class Attachment:
         with ExitStack() as stack:
             self._register(stack)
             rotary = find_rotary_modules(self.model)
-            self.layers = probe(
+            self.layers, self._by_order = probe(
                 self.model, rotary, self._probe_run,
                 base=self._base, distance_scale=self._distance_scale,
             )  # fmt: skip
@@ -143,9 +145,10 @@ class Attachment:
         text = self.model.config.get_text_config(decoder=True)
         n = int(getattr(text, "num_hidden_layers", 0))
         seen = {layer.index for layer in self.layers}
-        missing = [i for i in range(n) if i not in seen]
+        missing = [] if self._by_order else [i for i in range(n) if i not in seen]
         kinds = getattr(text, "layer_types", None) or ()
-        if not missing and not any("hybrid" in kind for kind in kinds):
+        plain = not missing and not self._by_order
+        if plain and not any("hybrid" in kind for kind in kinds):
             return Carriers()
 
         def run() -> Any:
@@ -180,7 +183,7 @@ class Attachment:
 
     def _probe_run(self, watch: Watch, positions: Tensor) -> Tensor:
         out = self._watched(watch, position_ids=positions, use_cache=False)
-        if not watch.seen:
+        if not watch.calls:
             raise UnsupportedModel(
                 f"the attention of {type(self.model).__name__} does not go through transformers' "
                 "attention interface"
@@ -250,7 +253,7 @@ class Attachment:
                 "give the new tokens and an attention mask of ones for all tokens so far and them",
             )
         _refuse_padding(kwargs.get("attention_mask"))
-        self._memory = cache.memory
+        self._memory, self._calls = cache.memory, 0
         self._call = cache.memory.begin_pass(int(tokens.shape[0]), int(tokens.shape[1]))
         if self._carriers:
             self._continues = cache.memory.states.begun
@@ -289,7 +292,10 @@ class Attachment:
             raise UnsupportedCall(
                 "the memory keeps no gradients", "call the model under torch.no_grad()"
             )
-        layer: int = module.layer_idx  # type: ignore[assignment]
+        if self._by_order:
+            layer, self._calls = self._calls, self._calls + 1
+        else:
+            layer = module.layer_idx  # type: ignore[assignment]
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         return memory.attend(layer, query, key, value, call, scale, softcap, s_aux), None
 

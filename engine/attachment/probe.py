@@ -70,24 +70,32 @@ class Watch:
     """Attention function of the probe: records q and k, and answers with values alone."""
 
     def __init__(self) -> None:
-        self.seen: dict[int, Seen] = {}
-        self.repeated: int | None = None
+        self.calls: list[tuple[Any, Seen]] = []  # of the pass, in order, with the layer's number
+
+    @property
+    def by_order(self) -> bool:
+        """Whether layers are told apart by the order of their calls: where modules do not say
+        which layer they are, or one attends more than once a pass."""
+        numbers = [number for number, _ in self.calls]
+        own = all(isinstance(n, int) and n >= 0 for n in numbers)
+        return not own or len(set(numbers)) < len(numbers)
+
+    @property
+    def seen(self) -> dict[int, Seen]:
+        """Calls by the number of their layer."""
+        if self.by_order:
+            return dict(enumerate(seen for _, seen in self.calls))
+        return dict(self.calls)
 
     def __call__(
         self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any = None, **kwargs: Any
     ) -> tuple[Tensor, None]:
-        index = getattr(module, "layer_idx", None)
-        if index is None:
-            raise UnsupportedModel(
-                f"{type(module).__name__} does not say which layer it is (no layer_idx)"
-            )
         if kwargs.get("is_causal") is False or getattr(module, "is_causal", True) is False:
             raise UnsupportedModel(f"{type(module).__name__} is not causal attention")
-        if index in self.seen:
-            self.repeated = index
         k, v = (x[:, :, -q.shape[2] :] for x in (k, v))  # a model's own cache gives older ones too
         window = sliding_window(module, kwargs)
-        self.seen[index] = Seen(q.detach(), k.detach(), v.detach(), window)
+        seen = Seen(q.detach(), k.detach(), v.detach(), window)
+        self.calls.append((getattr(module, "layer_idx", None), seen))
         groups = q.shape[1] // v.shape[1]
         return v.repeat_interleave(groups, dim=1).transpose(1, 2).contiguous(), None
 
@@ -96,7 +104,7 @@ def sliding_window(module: nn.Module, kwargs: dict[str, Any]) -> int | None:
     """Tokens that a layer may see by its design, or None when it may see all."""
     config: Any = getattr(module, "config", None)
     kinds = getattr(config, "layer_types", None)
-    index = module.layer_idx
+    index = getattr(module, "layer_idx", None)
     kind = kinds[index] if kinds and isinstance(index, int) and index < len(kinds) else None
     if kind == "full_attention":
         return None
@@ -113,8 +121,8 @@ def probe(
     *,
     base: float | None = None,
     distance_scale: float = 1.0,
-) -> list[Layer]:
-    """Layers of the model in order, with the rotation of each.
+) -> tuple[list[Layer], bool]:
+    """Layers of the model in order, with the rotation of each; whether order tells them apart.
 
     Args:
         run: forwards the probe's tokens at given positions [1, T] with a Watch as attention
@@ -137,7 +145,6 @@ def probe(
         moves = not same(logits, logits_moved) and not same(
             run(Watch(), positions + 1), logits_moved
         )
-    _check_layers(model, turned)
     if moves:
         raise UnsupportedModel(
             f"{type(model).__name__} uses positions outside its rotary embedding "
@@ -145,8 +152,9 @@ def probe(
         )
     ropes = list(_ropes(rotary_modules, positions[0]))
     layers = []
-    for index in sorted(turned.seen):
-        raw, rotated = plain.seen[index], turned.seen[index]
+    seen = plain.seen
+    for index, rotated in sorted(turned.seen.items()):
+        raw = seen[index]
         rope = _matching_rope(ropes, raw, rotated, positions[0])
         if rope is None:
             raise UnsupportedModel(
@@ -154,7 +162,7 @@ def probe(
                 "none of half-split, interleaved or partial rotary"
             )
         layers.append(_layer(index, raw, _adjusted(rope, base, distance_scale), rotated))
-    return layers
+    return layers, turned.by_order
 
 
 def _layer(index: int, raw: Seen, rope: Rope, rotated: Seen) -> Layer:
@@ -205,12 +213,6 @@ def _identity(rotary: RotaryModule) -> Callable[..., Any]:
 
 
 identity_forward = _identity
-
-
-def _check_layers(model: nn.Module, watch: Watch) -> None:
-    if watch.repeated is not None:
-        name = type(model).__name__
-        raise UnsupportedModel(f"layer {watch.repeated} of {name} attends more than once a pass")
 
 
 def _ropes(modules: list[RotaryModule], positions: Tensor) -> Iterator[Rope]:
