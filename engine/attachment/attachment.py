@@ -27,7 +27,7 @@ from infllm.engine.attachment.cache import (
     rename_cache,
     session_cache,
 )
-from infllm.engine.attachment.layer import Call, Layer
+from infllm.engine.attachment.layer import Call, HeadForm, Layer
 from infllm.engine.attachment.probe import (
     PROBE_TOKENS,
     Watch,
@@ -73,6 +73,7 @@ class Attachment:
         self._cache_name = cache_name(type(model).forward)  # of the argument that takes a session
         self._attention: Callable[..., tuple[Tensor, None]] = self._attend
         self._carriers = Carriers()
+        self._forms: dict[int, HeadForm] = {}  # of the layers that need one
         self._by_order = False  # layers are told apart by the order of their calls in a pass
         self._calls = 0  # of the pass under way
         self._continues = False  # the pass under way goes on from states
@@ -90,6 +91,7 @@ class Attachment:
                 self.model, rotary, self._probe_run,
                 base=self._base, distance_scale=self._distance_scale,
             )  # fmt: skip
+            self._forms = {x.index: x.form for x in self.layers if x.form is not None}
             self._carriers = self._find_carriers()
             if self._carriers and not self._goes_on():
                 modules = modules_with_state(self.model, self._carriers, self._run_with)
@@ -297,7 +299,12 @@ class Attachment:
         else:
             layer = module.layer_idx  # type: ignore[assignment]
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return memory.attend(layer, query, key, value, call, scale, softcap, s_aux), None
+        form = self._forms.get(layer)
+        if form is None:
+            return memory.attend(layer, query, key, value, call, scale, softcap, s_aux), None
+        query, key, value = form.key(query), form.key(key), form.value(value)
+        out = memory.attend(layer, query, key, value, call, scale, softcap, s_aux)
+        return out[..., : form.value_dim].contiguous(), None
 
     # ---- logits ---------------------------------------------------------------------------------
 
@@ -391,11 +398,6 @@ def refuse_by_config(model: nn.Module) -> None:
     text = config.get_text_config()
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModel(f"{name} is an encoder-decoder; only decoders can be attached")
-    if getattr(text, "kv_lora_rank", None):
-        raise UnsupportedModel(
-            f"{name} has multi-head latent attention (MLA): its keys are compressed and only "
-            "partly rotated, so that they cannot be moved to another position"
-        )
     if getattr(text, "alibi", False) or getattr(text, "model_type", "") in ("bloom", "mpt"):
         raise UnsupportedModel(
             f"{name} has ALiBi: distances are a bias on the logits, not a rotation"

@@ -22,6 +22,37 @@ class Layer:
     dtype: torch.dtype
     rotary: Rotary
     sliding_window: int | None = None  # tokens that a layer made for a window may see
+    form: HeadForm | None = None  # how heads come, where that is not as memories keep them
+
+
+@dataclass(frozen=True)
+class HeadForm:
+    """Heads whose rotated values do not come first, or whose keys and values differ in size.
+
+    Memories keep heads of one size, the rotated values first: products of queries and keys are the
+    same in any order of the values, and with zeros behind them.
+    """
+
+    first: int  # of the values that are rotated
+    key_dim: int
+    value_dim: int
+
+    @property
+    def head_dim(self) -> int:
+        """Of keys and values as memories keep them."""
+        return max(self.key_dim, self.value_dim)
+
+    def key(self, x: Tensor) -> Tensor:
+        """Queries or keys [..., key_dim] as memories keep them, [..., head_dim]."""
+        return self._padded(x.roll(-self.first, dims=-1) if self.first else x)
+
+    def value(self, x: Tensor) -> Tensor:
+        """Values [..., value_dim] as memories keep them, [..., head_dim]."""
+        return self._padded(x)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        missing = self.head_dim - x.shape[-1]
+        return torch.nn.functional.pad(x, (0, missing)) if missing else x
 
 
 class Rotary:

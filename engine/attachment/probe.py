@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infllm.engine.attachment.layer import Layer, Rotary
+from infllm.engine.attachment.layer import HeadForm, Layer, Rotary
 from infllm.engine.errors import UnsupportedModel
 from infllm.kernels.rotate import Rope, rotate
 
@@ -32,6 +32,7 @@ class RotaryModule:
 
     module: nn.Module
     tables: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    complex: bool = False  # it returns one table, cosine + i sine
 
     @contextmanager
     def replaced(self, forward: Callable[..., Any]) -> Iterator[None]:
@@ -155,21 +156,24 @@ def probe(
     seen = plain.seen
     for index, rotated in sorted(turned.seen.items()):
         raw = seen[index]
-        rope = _matching_rope(ropes, raw, rotated, positions[0])
+        rope, first = _matching_rope(ropes, raw, rotated, positions[0])
         if rope is None:
             raise UnsupportedModel(
                 f"layer {index} of {type(model).__name__} rotates its queries in a way that is "
                 "none of half-split, interleaved or partial rotary"
             )
-        layers.append(_layer(index, raw, _adjusted(rope, base, distance_scale), rotated))
+        adjusted = _adjusted(rope, base, distance_scale)
+        layers.append(_layer(index, raw, adjusted, first, rotated.sliding_window))
     return layers, turned.by_order
 
 
-def _layer(index: int, raw: Seen, rope: Rope, rotated: Seen) -> Layer:
-    _, h, _, d = raw.q.shape
+def _layer(index: int, raw: Seen, rope: Rope, first: int, window: int | None) -> Layer:
+    (_, h, _, d), dv = raw.q.shape, raw.v.shape[-1]
+    form = HeadForm(first, d, dv) if first or d != dv else None
     return Layer(
-        index=index, n_heads=h, n_kv_heads=raw.k.shape[1], head_dim=d, device=raw.q.device,
-        dtype=raw.q.dtype, rotary=Rotary(rope), sliding_window=rotated.sliding_window,
+        index=index, n_heads=h, n_kv_heads=raw.k.shape[1], head_dim=max(d, dv),
+        device=raw.q.device, dtype=raw.q.dtype, rotary=Rotary(rope), sliding_window=window,
+        form=form,
     )  # fmt: skip
 
 
@@ -190,11 +194,15 @@ def _recording(rotary: RotaryModule) -> Callable[..., Any]:
 
     def forward(x: Tensor, position_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
         made = original(x, position_ids, *args, **kwargs)
-        if not (isinstance(made, tuple) and len(made) == 2):
+        if isinstance(made, Tensor) and made.is_complex():
+            rotary.tables[(*args, *kwargs.values())] = (made.detach().real, made.detach().imag)
+            rotary.complex = True
+        elif isinstance(made, tuple) and len(made) == 2:
+            rotary.tables[(*args, *kwargs.values())] = (made[0].detach(), made[1].detach())
+        else:
             raise UnsupportedModel(
                 f"{type(rotary.module).__name__} does not return a cosine and a sine table"
             )
-        rotary.tables[(*args, *kwargs.values())] = (made[0].detach(), made[1].detach())
         return made
 
     return forward
@@ -207,6 +215,8 @@ def _identity(rotary: RotaryModule) -> Callable[..., Any]:
         cos, _ = rotary.tables[(*args, *kwargs.values())]
         shape = (*position_ids.shape[1 - cos.ndim :], cos.shape[-1])  # several axes become one
         one = torch.ones(1, dtype=cos.dtype, device=x.device)
+        if rotary.complex:
+            return torch.complex(one, torch.zeros_like(one)).expand(shape)
         return one.expand(shape), torch.zeros_like(one).expand(shape)
 
     return forward
@@ -246,17 +256,22 @@ def _frequencies(module: nn.Module, cos: Tensor, sin: Tensor) -> tuple[Tensor, f
     return freq, scale
 
 
-def _matching_rope(ropes: list[Rope], raw: Seen, rotated: Seen, positions: Tensor) -> Rope | None:
+def _matching_rope(
+    ropes: list[Rope], raw: Seen, rotated: Seen, positions: Tensor
+) -> tuple[Rope | None, int]:
+    """The rotation that turns one into the other, and the first of the values that it turns."""
+    d = raw.q.shape[-1]
     for rope in ropes:
-        if 2 * rope.freq.numel() > raw.q.shape[-1]:
+        n = 2 * rope.freq.numel()
+        if n > d:
             continue
         cos, sin = rope.cos_sin(positions)
-        if all(
-            same(rotate(x.float(), cos, sin, rope.layout), y.float())
-            for x, y in ((raw.q, rotated.q), (raw.k, rotated.k))
-        ):
-            return rope
-    return None
+        for first in dict.fromkeys((0, d - n)) if n else (0,):
+            pairs = ((x.float().roll(-first, -1), y.float().roll(-first, -1))
+                     for x, y in ((raw.q, rotated.q), (raw.k, rotated.k)))  # fmt: skip
+            if all(same(rotate(x, cos, sin, rope.layout), y) for x, y in pairs):
+                return rope, first
+    return None, 0
 
 
 def same(a: Tensor, b: Tensor) -> bool:
