@@ -27,6 +27,7 @@ from infllm.engine.attachment.cache import (
     rename_cache,
     session_cache,
 )
+from infllm.engine.attachment.indexers import LIMIT, find_indexers, open_mask, put_aside
 from infllm.engine.attachment.layer import Call, HeadForm, Layer
 from infllm.engine.attachment.probe import (
     PROBE_TOKENS,
@@ -73,6 +74,7 @@ class Attachment:
         self._cache_name = cache_name(type(model).forward)  # of the argument that takes a session
         self._attention: Callable[..., tuple[Tensor, None]] = self._attend
         self._carriers = Carriers()
+        self._indexers = find_indexers(model)
         self._forms: dict[int, HeadForm] = {}  # of the layers that need one
         self._by_order = False  # layers are told apart by the order of their calls in a pass
         self._calls = 0  # of the pass under way
@@ -86,6 +88,9 @@ class Attachment:
         refuse_by_config(self.model)
         with ExitStack() as stack:
             self._register(stack)
+            if self._indexers:
+                stack.enter_context(put_aside(self._indexers))
+                self.limits.append(LIMIT)
             rotary = find_rotary_modules(self.model)
             self.layers, self._by_order = probe(
                 self.model, rotary, self._probe_run,
@@ -119,7 +124,7 @@ class Attachment:
         masks = AttentionMaskInterface._global_mapping
         AttentionInterface.register(self._name, self._answer)
         stack.callback(functions.pop, self._name, None)
-        AttentionMaskInterface.register(self._name, _no_mask)
+        AttentionMaskInterface.register(self._name, self._mask)
         stack.callback(masks.pop, self._name, None)
         stack.callback(self._set_implementation, before)
         self._set_implementation(self._name)
@@ -269,6 +274,10 @@ class Attachment:
             logits = output[0] if isinstance(output, tuple) else getattr(output, "logits", None)
             memory.end_pass(logits)
 
+    def _mask(self, *args: Any, **kwargs: Any) -> Tensor | None:
+        """Masks are the policies' affair."""
+        return open_mask(self.device) if self._indexers else None
+
     def _answer(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
         """What transformers calls: the probe's watch, then `_attend`."""
         return self._attention(*args, **kwargs)
@@ -288,7 +297,7 @@ class Attachment:
         memory, call = self._memory, self._call
         if memory is None or call is None:
             raise UnsupportedCall("an attention layer was called outside the attached model")
-        if attention_mask is not None:
+        if attention_mask is not None and not self._indexers:
             raise UnsupportedCall("the engine makes its own masks; an explicit one cannot be used")
         if query.requires_grad:
             raise UnsupportedCall(
@@ -343,8 +352,8 @@ class Attachment:
 
     @property
     def _decoder(self) -> Any:
-        decoder = self.model.get_decoder() if hasattr(self.model, "get_decoder") else None
-        return self.model.base_model if decoder is None or decoder is self.model else decoder
+        base = self.model.base_model  # whose hidden states the model's own forward makes logits of
+        return self.model.get_decoder() if base is self.model else base
 
     @property
     def keeps_logits(self) -> bool:
@@ -395,9 +404,15 @@ def refuse_by_config(model: nn.Module) -> None:
     if config is None or not hasattr(model, "set_attn_implementation"):
         raise UnsupportedModel(f"{type(model).__name__} is no transformers model")
     name = type(model).__name__
-    text = config.get_text_config()
+    text = config.get_text_config(decoder=True)
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModel(f"{name} is an encoder-decoder; only decoders can be attached")
+    compressed = [kind for kind in getattr(text, "layer_types", None) or () if "compress" in kind]
+    if compressed:
+        raise UnsupportedModel(
+            f"{name} attends to keys that it compresses as it reads ({compressed[0]}): there are "
+            "none of single tokens to keep"
+        )
     if getattr(text, "alibi", False) or getattr(text, "model_type", "") in ("bloom", "mpt"):
         raise UnsupportedModel(
             f"{name} has ALiBi: distances are a bias on the logits, not a rotation"
@@ -448,8 +463,3 @@ def _refuse_padding(mask: Any) -> None:
         raise UnsupportedCall(
             "padding cannot be used: the memory has no holes", "give one sequence, without padding"
         )
-
-
-def _no_mask(*args: Any, **kwargs: Any) -> None:
-    """Masks are the policies' affair."""
-    return None

@@ -240,6 +240,7 @@ def _ropes(modules: list[RotaryModule], positions: Tensor) -> Iterator[Rope]:
                 freq, scale = _frequencies(rotary.module, cos[0, :, columns], sin[0, :, columns])
                 for layout in layouts:
                     yield Rope(freq, scale, layout)  # type: ignore[arg-type]
+                    yield Rope(-freq, scale, layout)  # type: ignore[arg-type]
 
 
 def _frequencies(module: nn.Module, cos: Tensor, sin: Tensor) -> tuple[Tensor, float]:

@@ -15,10 +15,22 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import cache_utils
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 # Since transformers 5.20 or so; releases before it know no layer with a state.
 RECURRENT: type = getattr(cache_utils, "LinearAttentionCacheLayerMixin", type(None))
+
+
+class Bare(DynamicLayer):
+    """A cache layer in the place of one whose keys and values a memory keeps."""
+
+    @property
+    def indexer_position_ids(self) -> None:
+        """Positions of all tokens, kept for indexers that are put aside."""
+
+    @indexer_position_ids.setter
+    def indexer_position_ids(self, positions: Tensor | None) -> None:
+        return
 
 
 @dataclass
@@ -115,7 +127,8 @@ class Carriers:
         cache = self.new_cache()
         extra = {name: getattr(cache, name) for name in self.cache}
         modules = dict.fromkeys(".".join(place) for place in self.modules)
-        return States(cache.layers, self.recurrent, extra, modules)
+        layers = [x if i in self.recurrent else Bare() for i, x in enumerate(cache.layers)]
+        return States(layers, self.recurrent, extra, modules)
 
     def new_cache(self) -> Cache:
         """An empty cache of the model's own class."""

@@ -53,7 +53,7 @@ FEW = {  # at most so many
     "n_shared_experts": 1, "num_shared_experts": 1, "moe_num_shared_experts": 1, "n_group": 2,
     "num_expert_group": 2, "topk_group": 1, "zero_expert_num": 2, "num_experts": 4,
     "n_routed_experts": 4, "num_local_experts": 4, "moe_num_experts": 4, "moe_num_primary_experts": 4,
-    "index_topk": 16, "mamba_d_state": 16, "ssm_state_size": 16, "state_size": 16, "laurel_rank": 8,
+    "mamba_d_state": 16, "ssm_state_size": 16, "state_size": 16, "laurel_rank": 8,
     "ngram_vocab_size_base": 50, "split_ngram_parts": 1, "num_mel_bins": 8, "adapter_rank": 8,
     "max_source_positions": 64, "image_size": 32, "num_codebooks": 2,
     "make_ngram_vocab_size_divisible_by": 8,
@@ -72,7 +72,7 @@ def _tiny(values: Mapping[str, Any]) -> dict[str, Any]:
     layers = _layers(values, numbers)
     tiny: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping) and name.endswith(("config", "_model")):
+        if isinstance(value, Mapping) and re.search(r"(?<!layer_)config$|_model$|^text_encoder$|^decoder$", name):
             value = _tiny(value)
         elif name in numbers and value > 0:
             value = _number(name, value, size, count, layers)
@@ -84,8 +84,11 @@ def _tiny(values: Mapping[str, Any]) -> dict[str, Any]:
         elif name in ("rope_parameters", "rope_scaling") and isinstance(value, Mapping):
             value = _rope(value, size)
         elif name == "per_layer_config" and isinstance(value, Mapping):
-            kept = {k: v for k, v in value.items() if int(k) < layers[1]}
-            value = {k: _tiny(v) if isinstance(v, Mapping) else v for k, v in kept.items()}
+            value = {
+                str(int(k)): {name: _number(name, x, size, count, layers) for name, x in v.items()}
+                for k, v in value.items()
+                if int(k) < layers[1]
+            }
         tiny[name] = value
     return tiny
 
