@@ -56,13 +56,14 @@ class Attachment:
     def __init__(
         self, model: PreTrainedModel, base: float | None = None, distance_scale: float = 1.0
     ) -> None:
-        config = getattr(model, "config", None)
+        config = getattr(text_model(model), "config", None)
         if str(getattr(config, "_attn_implementation", "")).startswith(PREFIX):
             raise UnsupportedCall(
                 f"this {type(model).__name__} is attached to another engine",
                 "open more sessions of that engine, or close it first",
             )
         self.model = model
+        self._text = text_model(model)
         self.layers: list[Layer] = []
         self.limits: list[str] = []
         parameter = next(model.parameters())
@@ -86,6 +87,7 @@ class Attachment:
 
     def __enter__(self) -> Attachment:
         refuse_by_config(self.model)
+        refuse_learned_positions(self.model)
         with ExitStack() as stack:
             self._register(stack)
             if self._indexers:
@@ -119,7 +121,7 @@ class Attachment:
 
     def _register(self, stack: ExitStack) -> None:
         """Make the attention function known to transformers and choose it, until `stack` closes."""
-        before = self.model.config._attn_implementation
+        before = self._text.config._attn_implementation
         functions = AttentionInterface._global_mapping
         masks = AttentionMaskInterface._global_mapping
         AttentionInterface.register(self._name, self._answer)
@@ -130,8 +132,8 @@ class Attachment:
         self._set_implementation(self._name)
 
     def _set_implementation(self, name: str) -> None:
-        self.model.set_attn_implementation(name)
-        if self.model.config._attn_implementation != name:
+        self._text.set_attn_implementation(name)
+        if self._text.config._attn_implementation != name:
             raise UnsupportedModel(
                 f"{type(self.model).__name__} does not take attention functions from transformers' "
                 "attention interface"
@@ -352,8 +354,10 @@ class Attachment:
 
     @property
     def _decoder(self) -> Any:
-        base = self.model.base_model  # whose hidden states the model's own forward makes logits of
-        return self.model.get_decoder() if base is self.model else base
+        """The part whose hidden states the model's own forward makes logits of."""
+        model = self.model
+        inner = (part for part in model.children() if isinstance(part, PreTrainedModel))
+        return next(inner) if model.base_model is model else model.base_model
 
     @property
     def keeps_logits(self) -> bool:
@@ -417,15 +421,33 @@ def refuse_by_config(model: nn.Module) -> None:
         raise UnsupportedModel(
             f"{name} has ALiBi: distances are a bias on the logits, not a rotation"
         )
-    if "chunked_attention" in (getattr(text, "layer_types", None) or ()):
+
+
+def refuse_learned_positions(model: nn.Module) -> None:
+    """Raises UnsupportedModel where reading text looks positions up in a table of vectors."""
+    used: list[str] = []
+    tables = {n: m for n, m in model.named_modules() if _is_position_embedding(n, m)}
+    if not tables:
+        return
+    with ExitStack() as stack:
+        for name, module in tables.items():
+            hook = module.register_forward_hook(lambda *_, name=name: used.append(name))
+            stack.callback(hook.remove)
+        ids = torch.zeros(1, 4, dtype=torch.int64, device=next(model.parameters()).device)
+        with torch.no_grad():
+            model(input_ids=ids, use_cache=False)
+    if used:
         raise UnsupportedModel(
-            f"{name} attends within fixed chunks (chunked attention), which no memory can extend"
+            f"{type(model).__name__} has learned positions ({used[0]}): tokens cannot be moved "
+            "closer"
         )
-    embeddings = [n for n, m in model.named_modules() if _is_position_embedding(n, m)]
-    if embeddings:
-        raise UnsupportedModel(
-            f"{name} has learned positions ({embeddings[0]}): tokens cannot be moved closer"
-        )
+
+
+def text_model(model: Any) -> Any:
+    """The part of a model that reads text: of one that also sees or hears, its language model."""
+    part = model.get_decoder() if hasattr(model, "get_decoder") else model
+    whole = not isinstance(part, PreTrainedModel) or part.config is model.config
+    return model if whole else part
 
 
 def _is_position_embedding(name: str, module: nn.Module) -> bool:

@@ -22,6 +22,7 @@ class Layer:
     dtype: torch.dtype
     rotary: Rotary
     sliding_window: int | None = None  # tokens that a layer made for a window may see
+    chunk: int | None = None  # tokens of the chunks that a layer made for those sees one of
     form: HeadForm | None = None  # how heads come, where that is not as memories keep them
 
 

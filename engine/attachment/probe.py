@@ -65,6 +65,7 @@ class Seen:
     k: Tensor  # [1, Hkv, T, D]
     v: Tensor
     sliding_window: int | None
+    chunk: int | None
 
 
 class Watch:
@@ -94,25 +95,26 @@ class Watch:
         if kwargs.get("is_causal") is False or getattr(module, "is_causal", True) is False:
             raise UnsupportedModel(f"{type(module).__name__} is not causal attention")
         k, v = (x[:, :, -q.shape[2] :] for x in (k, v))  # a model's own cache gives older ones too
-        window = sliding_window(module, kwargs)
-        seen = Seen(q.detach(), k.detach(), v.detach(), window)
+        seen = Seen(q.detach(), k.detach(), v.detach(), *reach(module, kwargs))
         self.calls.append((getattr(module, "layer_idx", None), seen))
         groups = q.shape[1] // v.shape[1]
         return v.repeat_interleave(groups, dim=1).transpose(1, 2).contiguous(), None
 
 
-def sliding_window(module: nn.Module, kwargs: dict[str, Any]) -> int | None:
-    """Tokens that a layer may see by its design, or None when it may see all."""
+def reach(module: nn.Module, kwargs: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Tokens of the window and of the chunk that a layer may see by its design; None: all."""
     config: Any = getattr(module, "config", None)
     kinds = getattr(config, "layer_types", None)
     index = getattr(module, "layer_idx", None)
     kind = kinds[index] if kinds and isinstance(index, int) and index < len(kinds) else None
     if kind == "full_attention":
-        return None
+        return None, None
+    if kind == "chunked_attention":
+        return None, int(config.attention_chunk_size)
     window = kwargs.get("sliding_window")
     if window is None and kind == "sliding_attention":
         window = getattr(config, "sliding_window", None)
-    return int(window) if window else None
+    return (int(window) if window else None), None
 
 
 def probe(
@@ -163,17 +165,17 @@ def probe(
                 "none of half-split, interleaved or partial rotary"
             )
         adjusted = _adjusted(rope, base, distance_scale)
-        layers.append(_layer(index, raw, adjusted, first, rotated.sliding_window))
+        layers.append(_layer(index, raw, adjusted, first, rotated))
     return layers, turned.by_order
 
 
-def _layer(index: int, raw: Seen, rope: Rope, first: int, window: int | None) -> Layer:
+def _layer(index: int, raw: Seen, rope: Rope, first: int, rotated: Seen) -> Layer:
     (_, h, _, d), dv = raw.q.shape, raw.v.shape[-1]
     form = HeadForm(first, d, dv) if first or d != dv else None
     return Layer(
         index=index, n_heads=h, n_kv_heads=raw.k.shape[1], head_dim=max(d, dv),
-        device=raw.q.device, dtype=raw.q.dtype, rotary=Rotary(rope), sliding_window=window,
-        form=form,
+        device=raw.q.device, dtype=raw.q.dtype, rotary=Rotary(rope),
+        sliding_window=rotated.sliding_window, chunk=rotated.chunk, form=form,
     )  # fmt: skip
 
 

@@ -57,7 +57,9 @@ def stepping(modules: list[nn.Module], goes_on: Callable[[], bool]) -> Iterator[
                 module.forward = forward
 
 
-def modules_with_state(model: nn.Module, carriers: Carriers, run: Callable[[Any], Any]) -> list[Any]:
+def modules_with_state(
+    model: nn.Module, carriers: Carriers, run: Callable[[Any], Any]
+) -> list[Any]:
     """Modules that read and write states in `run`, a pass with the cache that it is given."""
     paths = {path for path, _ in carriers.modules}
     owners = {p for p in paths if not any(p.startswith(f"{other}.") for other in paths)}

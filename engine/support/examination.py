@@ -66,10 +66,12 @@ def examine(model: Any) -> Support:
         session.save(path)
         for name, one in (("a session", session), ("a fork", fork), ("a restored session", None)):
             one = engine.open(path) if one is None else one
-            rows = torch.cat([
-                one.score(ids[document:question]),
-                one.score(ids[question:], step=True),
-            ])
+            rows = torch.cat(
+                [
+                    one.score(ids[document:question]),
+                    one.score(ids[question:], step=True),
+                ]
+            )
             _compare(name, rows, stock[document:])
     limits = "; ".join(engine.attachment.limits)
     return Support("limited" if limits else "served", limits)

@@ -72,7 +72,9 @@ def _tiny(values: Mapping[str, Any]) -> dict[str, Any]:
     layers = _layers(values, numbers)
     tiny: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping) and re.search(r"(?<!layer_)config$|_model$|^text_encoder$|^decoder$", name):
+        if isinstance(value, Mapping) and re.search(
+            r"(?<!layer_)config$|_model$|^text_encoder$|^decoder$", name
+        ):
             value = _tiny(value)
         elif name in numbers and value > 0:
             value = _number(name, value, size, count, layers)
@@ -138,8 +140,16 @@ def _factors(numbers: Mapping[str, int]) -> tuple[int, int]:
 
 def _layers(values: Mapping[str, Any], numbers: Mapping[str, int]) -> tuple[int, int]:
     """Layers of the model, and how many show all of its kinds."""
-    counts = [numbers[k] for k in ("num_hidden_layers", "n_layer", "n_layers", "num_layers") if k in numbers]
-    n = counts[0] if counts else max((v for k, v in numbers.items() if LAYERS.fullmatch(k)), default=1)
+    counts = [
+        numbers[k]
+        for k in ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+        if k in numbers
+    ]
+    n = (
+        counts[0]
+        if counts
+        else max((v for k, v in numbers.items() if LAYERS.fullmatch(k)), default=1)
+    )
     if values.get("num_kv_shared_layers"):
         return n, n
     needed = [FEWEST_LAYERS]
