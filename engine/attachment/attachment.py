@@ -203,8 +203,6 @@ class Attachment:
 
     def forward(self, ids: Tensor, positions: Tensor, memory: Memory) -> None:
         """One pass of the model over ids int64 [1, T] at positions [1, T], read into `memory`."""
-        if memory.states.begun:  # at position 0, some begin anew
-            positions = positions + 1
         keep = {"logits_to_keep": 1} if self.keeps_logits else {}
         cache = {self._cache_name: self.cache(memory)}
         with torch.no_grad():

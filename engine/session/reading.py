@@ -243,7 +243,7 @@ class Reading:
         began = time.perf_counter()
         attachment = self.backing.attachment
         tokens = torch.tensor([ids], device=attachment.device)
-        positions = torch.arange(len(ids), device=tokens.device)[None]
+        positions = self._places(len(ids)).to(tokens.device)[None]
         before = self._last_logits
         self._own_pass, self._closes = True, closes
         try:
@@ -261,6 +261,17 @@ class Reading:
         if hidden is not None:
             hidden.append(states[0])
         self._seconds_reading += time.perf_counter() - began
+
+    def _places(self, tokens: int) -> Tensor:
+        """int64 [tokens]: positions that the model is told of the next tokens.
+
+        Rotations are the policies' affair, and know no position but distances; but some models
+        sharpen their attention as more is attended: no more than what a policy lets them see.
+        """
+        cfg, places = self.config, torch.arange(self._read, self._read + tokens)
+        if cfg.type == "origin":
+            return places
+        return places.clamp_max(cfg.n_init + cfg.n_local + cfg.topk * cfg.block_size)
 
     def _out_of_memory(self) -> OutOfMemory:
         """The error that tells how far reading came and what would help."""

@@ -34,7 +34,7 @@ class Stepping(Reading):
         began = time.perf_counter()
         self._broken = True  # until the step is complete
         try:
-            logits = decoder.step(token)
+            logits = decoder.step(token, int(self._places(1)))
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory() from error
         self._broken = False

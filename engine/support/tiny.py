@@ -24,13 +24,16 @@ FEWEST_LAYERS = 3
 MOST_LAYERS = 14  # where a second layer of a kind would take more, one has to do
 INNER_MOST = 128  # of layers between
 
+MODEL_WIDTHS = ("hidden_size", "d_model", "n_embd")
+PARTS = re.compile(r"(?<!layer_)config$|_model$|^text_encoder$|^decoder$")  # configs of parts
+SECTIONS = re.compile(r"n_\w+_layers")  # whose sum is the number of layers
 LAYERS = re.compile(
     r"(num_(hidden_|decoder_|encoder_)?layers|n_layers?|(decoder|encoder)_layers|depth"
     r"|num_layers_per_stack|num_blocks)"
 )
 HEADS = re.compile(
     r"(\w+_)?((num|n)_(\w+_)?(heads?|kv_heads)|num_query_groups|attention_heads|n_heads?)"
-    r"|linear_num_heads"
+    r"|linear_num_heads|(mamba_)?n_?groups"
 )
 HEAD_SIZES = re.compile(
     r"(\w+_)?(head_dim|headdim|head_size|d_head|dim_head|kv_channels)|rotary_dim"
@@ -38,7 +41,7 @@ HEAD_SIZES = re.compile(
 WIDTHS = re.compile(
     r"(\w+_)?(hidden_size|intermediate_size|ffn_dim|ffn_hidden_size|embed_dim|embd|embedding_dim"
     r"|d_model|dff|dim_ff|lora_rank|d_ssm|dt_rank|time_step_rank|lru_width|emb_dim|d_inner"
-    r"|embedding_size|inner_dim|width|attention_hidden_size|proj_dim|feed_forward_size|projection_dim|dim|lowrank)"
+    r"|embedding_size|inner_dim|width|attention_hidden_size|proj_dim|feed_forward_size|projection_dim|dim|lowrank|input_size)"
     r"|intermediate_size_\w+|\w*hidden_size_\w+"
 )
 INNER = re.compile(r"(\w+_)?(intermediate_size|ffn_dim|ffn_hidden_size|dff|dim_ff)(_\w+)?")
@@ -66,16 +69,16 @@ def tiny_config(config: PretrainedConfig) -> PretrainedConfig:
     return type(config)(**_tiny(config.to_dict()))
 
 
-def _tiny(values: Mapping[str, Any]) -> dict[str, Any]:
+def _tiny(values: Mapping[str, Any], around: tuple[int, int] | None = None) -> dict[str, Any]:
+    """`around`: the factors of the config that this one is a part of."""
     numbers = {k: v for k, v in values.items() if isinstance(v, int) and not isinstance(v, bool)}
-    size, count = _factors(numbers)
+    whole = any(width in numbers for width in MODEL_WIDTHS)
+    size, count = _factors(values, numbers) if whole or around is None else around
     layers = _layers(values, numbers)
     tiny: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping) and re.search(
-            r"(?<!layer_)config$|_model$|^text_encoder$|^decoder$", name
-        ):
-            value = _tiny(value)
+        if isinstance(value, Mapping) and PARTS.search(name):
+            value = _tiny(value, (size, count))
         elif name in numbers and value > 0:
             value = _number(name, value, size, count, layers)
         elif isinstance(value, list) and len(value) == layers[0] > 1:
@@ -92,6 +95,8 @@ def _tiny(values: Mapping[str, Any]) -> dict[str, Any]:
                 if int(k) < layers[1]
             }
         tiny[name] = value
+    if "num_layers_per_stack" in numbers:
+        tiny["num_layers_per_stack"] = 2
     return tiny
 
 
@@ -117,40 +122,55 @@ def _number(name: str, value: int, size: int, count: int, layers: tuple[int, int
     return value
 
 
-def _factors(numbers: Mapping[str, int]) -> tuple[int, int]:
+def _factors(values: Mapping[str, Any], numbers: Mapping[str, int]) -> tuple[int, int]:
     """By how much the size of heads and their count can be divided."""
-    heads = [v for k, v in numbers.items() if HEADS.fullmatch(k) and v > 0]
+    heads = [
+        v for k, v in numbers.items() if HEADS.fullmatch(k) and v > ("groups" in k)
+    ]  # one group goes with any count
     sizes = [v for k, v in numbers.items() if HEAD_SIZES.fullmatch(k) and v > 0]
-    width = next((numbers[k] for k in ("hidden_size", "d_model", "n_embd") if k in numbers), 0)
-    if not sizes and heads and width % max(heads) == 0:
+    width = next((numbers[k] for k in MODEL_WIDTHS if k in numbers), 0)
+    if not heads and not sizes:
+        return max(1, 2 ** int(math.log2(max(1, width // 64)))), 1
+    if not sizes and width % max(heads) == 0:
         sizes = [width // max(heads)]
     count = math.gcd(*heads) if heads else 1
     if count == min(heads, default=1) and count % 2 == 0:
         count //= 2  # two heads of a kind at least
-    if not heads and not sizes:
-        return max(1, 2 ** int(math.log2(max(1, width // 64)))), 1
+    turned = list(_turned(values))
     size = 1
     largest = min((s for s in sizes if s >= HEAD_DIM), default=1)
-    while largest // (2 * size) >= HEAD_DIM and all(s % (4 * size) == 0 for s in sizes):
+    while largest // (2 * size) >= HEAD_DIM and all(
+        s % (4 * size) == 0 and int(s // (2 * size) * part) % 2 == 0
+        for s in sizes
+        for part in (*turned, 1.0)
+    ):
         size *= 2
     while width and width % (size * count) and count > 1:
         count = next(c for c in range(count - 1, 0, -1) if count % c == 0)
     return size, count
 
 
+def _turned(values: Mapping[str, Any]) -> Iterator[float]:
+    """Parts of a head that are rotated."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and name.startswith("rope"):
+            yield from _turned(value)
+        elif isinstance(value, Mapping) and name.endswith("attention"):
+            yield from _turned(value)
+        elif name in ("partial_rotary_factor", "rotary_pct") and isinstance(value, float):
+            yield value
+
+
 def _layers(values: Mapping[str, Any], numbers: Mapping[str, int]) -> tuple[int, int]:
     """Layers of the model, and how many show all of its kinds."""
-    counts = [
-        numbers[k]
-        for k in ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-        if k in numbers
-    ]
-    n = (
-        counts[0]
-        if counts
-        else max((v for k, v in numbers.items() if LAYERS.fullmatch(k)), default=1)
-    )
-    if values.get("num_kv_shared_layers"):
+    names = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    counts = [numbers[name] for name in names if name in numbers]
+    n = counts[0] if counts else max(
+        (v for k, v in numbers.items() if LAYERS.fullmatch(k)), default=1
+    )  # fmt: skip
+    if "num_layers_per_stack" in numbers:
+        return n, 2 * n // numbers["num_layers_per_stack"]
+    if any(SECTIONS.fullmatch(k) for k in numbers) or values.get("num_kv_shared_layers"):
         return n, n
     needed = [FEWEST_LAYERS]
     for kinds in values.values():
