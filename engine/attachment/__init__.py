@@ -8,12 +8,12 @@ if TYPE_CHECKING:
     from infllm.engine.attachment.attachment import Attachment, refuse_by_config
     from infllm.engine.attachment.cache import Memory, SessionCache
     from infllm.engine.attachment.layer import Call, Layer, Rotary, Softmax, UnitUse
-    from infllm.engine.attachment.loading import load_parts
+    from infllm.engine.attachment.loading import auto_class, load_parts
     from infllm.engine.attachment.selfcheck import compare, expected_logits
 
 __all__ = [
     "Attachment", "Call", "Layer", "Memory", "Rotary", "SessionCache", "Softmax", "UnitUse",
-    "compare", "expected_logits", "load_parts", "refuse_by_config",
+    "auto_class", "compare", "expected_logits", "load_parts", "refuse_by_config",
 ]  # fmt: skip
 
 __getattr__ = lazily(
@@ -22,7 +22,7 @@ __getattr__ = lazily(
         "attachment": ("Attachment", "refuse_by_config"),
         "cache": ("Memory", "SessionCache"),
         "layer": ("Call", "Layer", "Rotary", "Softmax", "UnitUse"),
-        "loading": ("load_parts",),
+        "loading": ("auto_class", "load_parts"),
         "selfcheck": ("compare", "expected_logits"),
     },
 )

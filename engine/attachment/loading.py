@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from infllm.engine.config import ModelConfig, device_name, dtype_name
 from infllm.engine.errors import ConfigError, EngineError, ModelNotFound, UnsupportedModel
@@ -41,10 +49,27 @@ def _load_tokenizer(settings: ModelConfig) -> Any:
         raise _not_found(path, error) from error
 
 
+def auto_class(config: PretrainedConfig) -> Any:
+    """What makes a model of a config: for text, or for text and pictures, of which text is read.
+
+    None where transformers has none of either.
+    """
+    kinds = (
+        (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
+        (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModelForImageTextToText),
+    )
+    return next((auto for mapping, auto in kinds if type(config) in mapping), None)
+
+
 def _load_model(settings: ModelConfig, device: torch.device, dtype: torch.dtype) -> Any:
     path = local_folder(settings.path)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(
+            path, revision=settings.revision, trust_remote_code=False
+        )
+        # One that has none of its own kind is told so by transformers.
+        auto = auto_class(config) or AutoModelForCausalLM
+        model = auto.from_pretrained(
             path,
             revision=settings.revision,
             dtype=dtype,

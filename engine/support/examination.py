@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from torch import Tensor
+from transformers import CONFIG_MAPPING
 
+from infllm.engine.attachment import auto_class
 from infllm.engine.engine import attach
-from infllm.engine.errors import EngineError, UnsupportedModel
+from infllm.engine.errors import UnsupportedModel
+from infllm.engine.support.tiny import build, tiny_config
 
-Outcome = Literal["served", "limited", "refused"]
+Outcome = Literal["served", "limited", "refused", "unknown"]
 
 # Everything fits: no token leaves the window.
 ROOMY = {
@@ -30,7 +35,8 @@ TOLERANCE = 1e-4  # of the largest logit
 
 @dataclass(frozen=True)
 class Support:
-    """What became of a model: `reason` says why it is refused, or what its limits are."""
+    """What became of a model: `reason` says what its limits are, why it is refused, or why that
+    could not be found out."""
 
     outcome: Outcome
     reason: str = ""
@@ -38,6 +44,26 @@ class Support:
 
 class NotServed(Exception):
     """A model was attached and did not do what it should: a fault of the engine."""
+
+
+def examine_config(values: Mapping[str, Any]) -> Support:
+    """Whether the model of a config.json is served: seconds, and nothing of its weights is read.
+
+    Raises:
+        NotServed: as `examine`.
+    """
+    kind = str(values.get("model_type"))
+    if kind not in CONFIG_MAPPING:
+        return Support("refused", f"transformers {transformers.__version__} has no model {kind}")
+    config = CONFIG_MAPPING[kind].from_dict(dict(values))
+    auto = auto_class(config)
+    if auto is None:
+        return Support("refused", f"{kind} is no model that generates text")
+    try:
+        model = build(tiny_config(config), auto)
+    except Exception as error:  # a config may ask for anything, and transformers fail anyhow
+        return Support("unknown", f"transformers makes no tiny {kind} of it: {first(error)}")
+    return examine(model)
 
 
 def examine(model: Any) -> Support:
