@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 from infllm.engine.lazy import lazily
 
 if TYPE_CHECKING:
-    from infllm.engine.attachment.attachment import Attachment, refuse_by_config
+    from infllm.engine.attachment.attachment import Attachment
     from infllm.engine.attachment.cache import Memory, SessionCache
     from infllm.engine.attachment.layer import Call, Layer, Rotary, Softmax, UnitUse
     from infllm.engine.attachment.loading import auto_class, load_parts
+    from infllm.engine.attachment.refusals import refuse_by_config
     from infllm.engine.attachment.selfcheck import compare, expected_logits
 
 __all__ = [
@@ -19,10 +20,11 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "attachment": ("Attachment", "refuse_by_config"),
+        "attachment": ("Attachment",),
         "cache": ("Memory", "SessionCache"),
         "layer": ("Call", "Layer", "Rotary", "Softmax", "UnitUse"),
         "loading": ("auto_class", "load_parts"),
+        "refusals": ("refuse_by_config",),
         "selfcheck": ("compare", "expected_logits"),
     },
 )

@@ -6,7 +6,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from infllm.engine.attachment.cache import (
     rename_cache,
     session_cache,
 )
+from infllm.engine.attachment.head import hidden_states, logits
 from infllm.engine.attachment.indexers import LIMIT, find_indexers, open_mask, put_aside
 from infllm.engine.attachment.layer import Call, HeadForm, Layer
 from infllm.engine.attachment.probe import (
@@ -37,10 +38,20 @@ from infllm.engine.attachment.probe import (
     probe,
     same,
 )
+from infllm.engine.attachment.refusals import (
+    attention_elsewhere,
+    refuse_by_config,
+    refuse_layers_without_state,
+    refuse_learned_positions,
+    refuse_padding,
+    text_model,
+)
+from infllm.engine.attachment.replacing import replaced
 from infllm.engine.attachment.states import Carriers, States, find_carriers
-from infllm.engine.attachment.stepwise import modules_with_state, stepping
-from infllm.engine.errors import ConfigError, UnsupportedCall, UnsupportedModel
+from infllm.engine.attachment.stepwise import STEPPED, modules_with_state, stepping
+from infllm.engine.errors import ConfigError, UnsupportedCall
 
+EXPANDED = "latent attention (MLA): memories keep keys and values expanded"
 PREFIX = "infllm_"  # of the attention functions that attachments register
 _names = (f"{PREFIX}{n}" for n in itertools.count())
 
@@ -99,13 +110,15 @@ class Attachment:
                 base=self._base, distance_scale=self._distance_scale,
             )  # fmt: skip
             self._forms = {x.index: x.form for x in self.layers if x.form is not None}
+            if self._forms and getattr(self._text.config, "kv_lora_rank", None):
+                self.limits.append(EXPANDED)
             self._carriers = self._find_carriers()
             if self._carriers and not self._goes_on():
                 modules = modules_with_state(self.model, self._carriers, self._run_with)
                 stack.enter_context(stepping(modules, lambda: self._continues))
-                self.limits.append("recurrent layers read token by token")
+                self.limits.append(STEPPED)
             for module in rotary:
-                stack.enter_context(module.replaced(identity_forward(module)))
+                stack.enter_context(replaced(module.module, identity_forward(module)))
             hook = self.model.register_forward_pre_hook(self._before, with_kwargs=True)
             stack.callback(hook.remove)
             hook = self.model.register_forward_hook(self._after, always_call=True)
@@ -134,10 +147,7 @@ class Attachment:
     def _set_implementation(self, name: str) -> None:
         self._text.set_attn_implementation(name)
         if self._text.config._attn_implementation != name:
-            raise UnsupportedModel(
-                f"{type(self.model).__name__} does not take attention functions from transformers' "
-                "attention interface"
-            )
+            raise attention_elsewhere(self.model)
 
     def _watched(self, watch: Watch, tokens: slice = slice(None), **kwargs: Any) -> Any:
         """What the model gives for the probe's tokens."""
@@ -193,10 +203,7 @@ class Attachment:
     def _probe_run(self, watch: Watch, positions: Tensor) -> Tensor:
         out = self._watched(watch, position_ids=positions, use_cache=False)
         if not watch.calls:
-            raise UnsupportedModel(
-                f"the attention of {type(self.model).__name__} does not go through transformers' "
-                "attention interface"
-            )
+            raise attention_elsewhere(self.model)
         return out.logits  # type: ignore[no-any-return]
 
     # ---- a forward pass -------------------------------------------------------------------------
@@ -259,7 +266,7 @@ class Attachment:
                 "there is no token to go on from: generate() cuts off as many as were read",
                 "give the new tokens and an attention mask of ones for all tokens so far and them",
             )
-        _refuse_padding(kwargs.get("attention_mask"))
+        refuse_padding(kwargs.get("attention_mask"))
         self._memory, self._calls = cache.memory, 0
         self._call = cache.memory.begin_pass(int(tokens.shape[0]), int(tokens.shape[1]))
         if self._carriers:
@@ -317,45 +324,13 @@ class Attachment:
 
     # ---- logits ---------------------------------------------------------------------------------
 
-    @contextmanager
-    def hidden_states(self) -> Iterator[list[Tensor]]:
-        """Collects the decoder's last hidden states [B, T, M] of the passes made inside."""
-        kept: list[Tensor] = []
-
-        def keep(module: nn.Module, args: Any, output: Any) -> None:
-            kept.append(output.last_hidden_state)
-
-        hook = self._decoder.register_forward_hook(keep)
-        try:
-            yield kept
-        finally:
-            hook.remove()
+    def hidden_states(self) -> AbstractContextManager[list[Tensor]]:
+        """Collects the last hidden states [B, T, M] of the passes made inside."""
+        return hidden_states(self.model)
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits float32 [B, T, vocab] of hidden states, with all that the model does to them.
-
-        The model's own forward runs with its decoder standing still: output scaling and
-        soft-capping are inherited, whatever the model.
-        """
-        decoder = self._decoder
-        own = decoder.__dict__.get("forward")
-        decoder.forward = lambda *args, **kwargs: _DecoderOutput(hidden)
-        forward = type(self.model).forward  # without the hooks of a real pass
-        ids = torch.zeros(hidden.shape[:2], dtype=torch.long, device=hidden.device)
-        try:
-            return forward(self.model, input_ids=ids, return_dict=True).logits.float()
-        finally:
-            if own is None:
-                del decoder.forward
-            else:
-                decoder.forward = own
-
-    @property
-    def _decoder(self) -> Any:
-        """The part whose hidden states the model's own forward makes logits of."""
-        model = self.model
-        inner = (part for part in model.children() if isinstance(part, PreTrainedModel))
-        return next(inner) if model.base_model is model else model.base_model
+        """Logits float32 [B, T, vocab] of hidden states, with all that the model does to them."""
+        return logits(self.model, hidden)
 
     @property
     def keeps_logits(self) -> bool:
@@ -385,101 +360,3 @@ def _generate_with_any_cache_name(model: PreTrainedModel) -> Iterator[None]:
             del model.generate
         else:
             model.generate = own
-
-
-class _DecoderOutput:
-    """What a decoder returns: hidden states, and nothing else."""
-
-    def __init__(self, hidden: Tensor) -> None:
-        self.last_hidden_state = hidden
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.last_hidden_state
-
-    def __getattr__(self, name: str) -> None:
-        return None
-
-
-def refuse_by_config(model: nn.Module) -> None:
-    """Name what is known not to fit before anything is tried."""
-    config: Any = getattr(model, "config", None)
-    if config is None or not hasattr(model, "set_attn_implementation"):
-        raise UnsupportedModel(f"{type(model).__name__} is no transformers model")
-    name = type(model).__name__
-    text = config.get_text_config(decoder=True)
-    if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedModel(f"{name} is an encoder-decoder; only decoders can be attached")
-    compressed = [kind for kind in getattr(text, "layer_types", None) or () if "compress" in kind]
-    if compressed:
-        raise UnsupportedModel(
-            f"{name} attends to keys that it compresses as it reads ({compressed[0]}): there are "
-            "none of single tokens to keep"
-        )
-    if getattr(text, "alibi", False) or getattr(text, "model_type", "") in ("bloom", "mpt"):
-        raise UnsupportedModel(
-            f"{name} has ALiBi: distances are a bias on the logits, not a rotation"
-        )
-
-
-def refuse_learned_positions(model: nn.Module) -> None:
-    """Raises UnsupportedModel where reading text looks positions up in a table of vectors."""
-    used: list[str] = []
-    tables = {n: m for n, m in model.named_modules() if _is_position_embedding(n, m)}
-    if not tables:
-        return
-    with ExitStack() as stack:
-        for name, module in tables.items():
-            hook = module.register_forward_hook(lambda *_, name=name: used.append(name))
-            stack.callback(hook.remove)
-        ids = torch.zeros(1, 4, dtype=torch.int64, device=next(model.parameters()).device)
-        with torch.no_grad():
-            model(input_ids=ids, use_cache=False)
-    if used:
-        raise UnsupportedModel(
-            f"{type(model).__name__} has learned positions ({used[0]}): tokens cannot be moved "
-            "closer"
-        )
-
-
-def text_model(model: Any) -> Any:
-    """The part of a model that reads text: of one that also sees or hears, its language model."""
-    part = model.get_decoder() if hasattr(model, "get_decoder") else model
-    whole = not isinstance(part, PreTrainedModel) or part.config is model.config
-    return model if whole else part
-
-
-def _is_position_embedding(name: str, module: nn.Module) -> bool:
-    last = name.rpartition(".")[2]
-    known = last in ("wpe", "embed_positions", "position_embeddings", "position_embedding")
-    return known and isinstance(module, nn.Embedding)
-
-
-def refuse_layers_without_state(model: nn.Module, missing: Sequence[int], found: Carriers) -> None:
-    """Layers that have neither attention nor a state must be such as need none.
-
-    Raises UnsupportedModel.
-    """
-    text = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
-    kinds = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None)
-    elsewhere = bool(found.cache or found.modules)
-    odd = [
-        i
-        for i in missing
-        if not (elsewhere or i in found.recurrent or (kinds and kinds[i] in ("mlp", "moe")))
-    ]
-    if odd:
-        raise UnsupportedModel(
-            f"{type(model).__name__} has layers without the attention that an engine can serve: "
-            f"{', '.join(map(str, odd[:6]))}{' ...' if len(odd) > 6 else ''}"
-        )
-
-
-def _refuse_padding(mask: Any) -> None:
-    if mask is None:
-        return
-    if not isinstance(mask, Tensor) or mask.ndim != 2:
-        raise UnsupportedCall("only a two-dimensional attention mask can be used")
-    if not bool(mask.bool().all()):
-        raise UnsupportedCall(
-            "padding cannot be used: the memory has no holes", "give one sequence, without padding"
-        )

@@ -6,12 +6,14 @@ which tokens of the past its attention sees. A memory chooses in its place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from infllm.engine.attachment.replacing import all_replaced
 
 LIMIT = "the model's own sparse index is not used: attention sees all that the memory gives it"
 
@@ -21,20 +23,9 @@ def find_indexers(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if "Indexer" in type(module).__name__]
 
 
-@contextmanager
-def put_aside(indexers: list[nn.Module]) -> Iterator[None]:
+def put_aside(indexers: Iterable[nn.Module]) -> AbstractContextManager[None]:
     """Let `indexers` choose nothing; what they give goes to the attention function alone."""
-    own = [(module, module.__dict__.get("forward")) for module in indexers]
-    for module in indexers:
-        module.forward = _nothing
-    try:
-        yield
-    finally:
-        for module, forward in own:
-            if forward is None:
-                del module.forward
-            else:
-                module.forward = forward
+    return all_replaced(indexers, lambda module: _nothing)
 
 
 def _nothing(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:

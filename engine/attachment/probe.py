@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from infllm.engine.attachment.layer import HeadForm, Layer, Rotary
+from infllm.engine.attachment.replacing import all_replaced
 from infllm.engine.errors import UnsupportedModel
 from infllm.kernels.rotate import Rope, rotate
 
@@ -33,19 +34,6 @@ class RotaryModule:
     module: nn.Module
     tables: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
     complex: bool = False  # it returns one table, cosine + i sine
-
-    @contextmanager
-    def replaced(self, forward: Callable[..., Any]) -> Iterator[None]:
-        """Let `forward` answer in the module's place."""
-        own = self.module.__dict__.get("forward")
-        self.module.forward = forward
-        try:
-            yield
-        finally:
-            if own is None:
-                del self.module.forward
-            else:
-                self.module.forward = own
 
 
 def find_rotary_modules(model: nn.Module) -> list[RotaryModule]:
@@ -94,6 +82,12 @@ class Watch:
     ) -> tuple[Tensor, None]:
         if kwargs.get("is_causal") is False or getattr(module, "is_causal", True) is False:
             raise UnsupportedModel(f"{type(module).__name__} is not causal attention")
+        for name, value in kwargs.items():
+            if "bias" in name and isinstance(value, Tensor):
+                raise UnsupportedModel(
+                    f"{type(module).__name__} adds a bias of its own to each product of a query "
+                    f"and a key ({name}): no memory knows it for tokens that are elsewhere"
+                )
         k, v = (x[:, :, -q.shape[2] :] for x in (k, v))  # a model's own cache gives older ones too
         seen = Seen(q.detach(), k.detach(), v.detach(), *reach(module, kwargs))
         self.calls.append((getattr(module, "layer_idx", None), seen))
@@ -181,13 +175,10 @@ def _layer(index: int, raw: Seen, rope: Rope, first: int, rotated: Seen) -> Laye
 
 @contextmanager
 def _all_replaced(
-    modules: list[RotaryModule], make: Callable[[RotaryModule], Callable[..., Any]]
+    rotary: list[RotaryModule], make: Callable[[RotaryModule], Callable[..., Any]]
 ) -> Iterator[None]:
-    if not modules:
-        yield
-        return
-    head, *tail = modules
-    with head.replaced(make(head)), _all_replaced(tail, make):
+    of = {one.module: one for one in rotary}
+    with all_replaced(of, lambda module: make(of[module])):
         yield
 
 

@@ -6,14 +6,17 @@ argument for the state before it. Such a module is called token by token where t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from infllm.engine.attachment.replacing import all_replaced
 from infllm.engine.attachment.states import RECURRENT, Carriers
+
+STEPPED = "layers with a state read token by token: they take no state before several"
 
 
 def stepped(forward: Callable[..., Any], goes_on: Callable[[], bool]) -> Callable[..., Any]:
@@ -41,20 +44,11 @@ def stepped(forward: Callable[..., Any], goes_on: Callable[[], bool]) -> Callabl
     return step_by_step
 
 
-@contextmanager
-def stepping(modules: list[nn.Module], goes_on: Callable[[], bool]) -> Iterator[None]:
+def stepping(
+    modules: Iterable[nn.Module], goes_on: Callable[[], bool]
+) -> AbstractContextManager[None]:
     """Let `modules` go token by token where `goes_on` says so."""
-    own = [(module, module.__dict__.get("forward")) for module in modules]
-    for module in modules:
-        module.forward = stepped(module.forward, goes_on)
-    try:
-        yield
-    finally:
-        for module, forward in own:
-            if forward is None:
-                del module.forward
-            else:
-                module.forward = forward
+    return all_replaced(modules, lambda module: stepped(module.forward, goes_on))
 
 
 def modules_with_state(

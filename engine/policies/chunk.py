@@ -1,4 +1,4 @@
-"""Layers made for attention within chunks (Llama 4): a query sees its own chunk. Constant memory."""
+"""Layers made for attention within chunks (Llama 4): a query sees its own. Constant memory."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ ROOMY = {
 }  # fmt: skip
 TOKENS = 48
 CUTS = (20, 40)  # the document, a question, and decode steps
+LONGEST = 160  # characters of an error that is told
 TOLERANCE = 1e-4  # of the largest logit
 
 
@@ -62,7 +63,7 @@ def examine_config(values: Mapping[str, Any]) -> Support:
     try:
         model = build(tiny_config(config), auto)
     except Exception as error:  # a config may ask for anything, and transformers fail anyhow
-        return Support("unknown", f"transformers makes no tiny {kind} of it: {first(error)}")
+        return Support("unknown", f"transformers makes no tiny {kind} of it: {told(error)}")
     return examine(model)
 
 
@@ -77,7 +78,7 @@ def examine(model: Any) -> Support:
         with torch.no_grad():
             stock = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
     except Exception as error:
-        return Support("refused", f"{type(model).__name__} reads no text by itself: {first(error)}")
+        return Support("refused", f"{type(model).__name__} reads no text by itself: {told(error)}")
     tolerance = max(TOLERANCE, 2 * _error(_other_way(model, ids, stock), stock))
     try:
         engine = attach(model, config=ROOMY)
@@ -132,6 +133,7 @@ def _error(got: Tensor, want: Tensor) -> float:
     return float((got - want).abs().max() / want.abs().max())
 
 
-def first(error: Exception) -> str:
-    """The first line of what an error says."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def told(error: Exception) -> str:
+    """What an error says, on one line."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= LONGEST else f"{words[:LONGEST]} ..."

@@ -15,8 +15,6 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from infllm.engine.errors import UnsupportedModel
-
 VOCABULARY = 128
 HEAD_DIM = 16  # at least, where heads of the model itself are not smaller
 WINDOW = 8  # tokens of sliding windows, chunks and blocks
@@ -45,6 +43,7 @@ WIDTHS = re.compile(
     r"|intermediate_size_\w+|\w*hidden_size_\w+"
 )
 INNER = re.compile(r"(\w+_)?(intermediate_size|ffn_dim|ffn_hidden_size|dff|dim_ff)(_\w+)?")
+HANDED_ON = re.compile(r"out|proj|adapter|text")
 TOKENS = re.compile(
     r"(\w+_)?(sliding_window|window_size|chunk_size|sliding_window_size|window_len|local_attention"
     r"|chunk_length|block_size|attention_chunk_size)"
@@ -55,7 +54,7 @@ FEW = {  # at most so many
     "num_experts_per_tok": 2, "num_experts_per_token": 2, "moe_topk": 2, "moe_k": 2, "top_k": 2,
     "n_shared_experts": 1, "num_shared_experts": 1, "moe_num_shared_experts": 1, "n_group": 2,
     "num_expert_group": 2, "topk_group": 1, "zero_expert_num": 2, "num_experts": 4,
-    "n_routed_experts": 4, "num_local_experts": 4, "moe_num_experts": 4, "moe_num_primary_experts": 4,
+    "n_routed_experts": 4, "num_local_experts": 4, "moe_num_experts": 4,
     "mamba_d_state": 16, "ssm_state_size": 16, "state_size": 16, "laurel_rank": 8,
     "ngram_vocab_size_base": 50, "split_ngram_parts": 1, "num_mel_bins": 8, "adapter_rank": 8,
     "max_source_positions": 64, "image_size": 32, "num_codebooks": 2,
@@ -66,7 +65,21 @@ LISTS_OF_LAYERS = ("layer_types", "layers_block_type", "mlp_layer_types")
 
 def tiny_config(config: PretrainedConfig) -> PretrainedConfig:
     """The config of a model with the same architecture that is built in well under a second."""
-    return type(config)(**_tiny(config.to_dict()))
+    tiny = _tiny(config.to_dict())
+    _fit_parts(config.to_dict(), tiny)
+    return type(config)(**tiny)
+
+
+def _fit_parts(values: Mapping[str, Any], tiny: dict[str, Any]) -> None:
+    """What other parts hand to the text model must be of its width."""
+    wide, narrow = values.get("text_config"), tiny.get("text_config")
+    if not isinstance(wide, Mapping) or not isinstance(narrow, Mapping):
+        return
+    for part, own in tiny.items():
+        if part != "text_config" and isinstance(own, dict):
+            for name in own:
+                if HANDED_ON.search(name) and values[part].get(name) == wide.get("hidden_size"):
+                    own[name] = narrow["hidden_size"]
 
 
 def _tiny(values: Mapping[str, Any], around: tuple[int, int] | None = None) -> dict[str, Any]:
@@ -153,9 +166,7 @@ def _factors(values: Mapping[str, Any], numbers: Mapping[str, int]) -> tuple[int
 def _turned(values: Mapping[str, Any]) -> Iterator[float]:
     """Parts of a head that are rotated."""
     for name, value in values.items():
-        if isinstance(value, Mapping) and name.startswith("rope"):
-            yield from _turned(value)
-        elif isinstance(value, Mapping) and name.endswith("attention"):
+        if isinstance(value, Mapping) and re.search(r"^rope|attention$", name):
             yield from _turned(value)
         elif name in ("partial_rotary_factor", "rotary_pct") and isinstance(value, float):
             yield value

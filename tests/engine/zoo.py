@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import functools
+import re
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +56,73 @@ TYPES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 WITH_PICTURES = sorted(
     {*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES} - {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}
 )
+WORDS = {"served": "yes", "limited": "with a limit", "refused": "no", "unknown": "not tried"}
+# Reasons of those that have no softmax attention with rotary positions or none to be served.
+OTHERS = re.compile(
+    r"learned positions|ALiBi|no softmax attention|reads no text by itself|adds a bias"
+    r"|outside its rotary"
+)
+HEAD = """\
+# Which models are served
+
+The engine has no such table: it finds out at attachment how a model rotates its queries, where its
+layers keep a state, and what else they do. This page is what came of that for every type of causal
+language model in transformers {version}, each as a tiny random model of its type's config: read,
+forked, saved, opened again and asked in decode steps, all against the model's own logits (within
+1e-4 of the largest, while everything fits). `infllm doctor --model PATH` does the same with the
+config of any model, in seconds, without reading its weights.
+
+Of the {asked} types here that have softmax attention with rotary positions or with none, {served}
+are served, {limited} of these with a limit. All others (learned positions, a bias for distances, a
+state alone) are refused with the reason, before anything is read. Of models that see or hear too,
+the text is read: `--model` takes the checkpoint as it is.
+
+Layers with a state of their own (linear attention, state space models, convolutions) keep it in
+cache layers of transformers, which the session holds: copied for a fork, written to memory files.
+Steps of such a model are not recorded as CUDA graphs, whose replays would move a state twice.
+
+| type | served | with which limit, or why not |
+|---|---|---|
+"""
 
 
 @functools.cache
 def support_of(kind: str) -> Support:
     """What became of a tiny model of that type."""
     try:
-        config = CONFIG_MAPPING[kind](**SETTINGS.get(kind, {}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the defaults of configs
+            config = CONFIG_MAPPING[kind](**SETTINGS.get(kind, {}))
+            values = config.to_dict()
     except Exception as error:  # a default config that transformers itself refuses
-        return Support("unknown", f"transformers makes no default config: {type(error).__name__}")
-    return examine_config(config.to_dict())
+        return Support("unknown", f"it has no default config: {type(error).__name__}")
+    return examine_config(values)
+
+
+def row(kind: str, support: Support) -> str:
+    """The table's row of a type."""
+    return f"| {kind} | {WORDS[support.outcome]} | {support.reason.replace('|', '/')} |"
+
+
+def listed() -> dict[str, str]:
+    """The rows of docs/models.md by type."""
+    lines = DOC.read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("| ") and not line.startswith("| type |")]
+    return {line.split(" | ")[0][2:]: line for line in rows}
+
+
+def page(kinds: Iterable[str]) -> str:
+    """docs/models.md."""
+    all_ = {kind: support_of(kind) for kind in kinds}
+    asked = [s for s in all_.values() if not OTHERS.search(s.reason)]
+    limited = sum(s.outcome == "limited" for s in asked)
+    served = limited + sum(s.outcome == "served" for s in asked)
+    head = HEAD.format(
+        version=transformers.__version__, asked=len(asked), served=served, limited=limited
+    )
+    return head + "".join(f"{row(kind, support)}\n" for kind, support in all_.items())
+
+
+if __name__ == "__main__":
+    transformers.logging.set_verbosity_error()
+    DOC.write_text(page(TYPES), encoding="utf-8")
