@@ -47,10 +47,12 @@ from infllm.engine.attachment.refusals import (
     text_model,
 )
 from infllm.engine.attachment.replacing import replaced
+from infllm.engine.attachment.sdpa import answer_sdpa
 from infllm.engine.attachment.states import Carriers, States, find_carriers
 from infllm.engine.attachment.stepwise import STEPPED, modules_with_state, stepping
 from infllm.engine.errors import ConfigError, UnsupportedCall
 
+BIASED = "biases of keys are served, and the model's own mask is not: it would leave tokens out"
 EXPANDED = "latent attention (MLA): memories keep keys and values expanded"
 PREFIX = "infllm_"  # of the attention functions that attachments register
 _names = (f"{PREFIX}{n}" for n in itertools.count())
@@ -87,6 +89,7 @@ class Attachment:
         self._attention: Callable[..., tuple[Tensor, None]] = self._attend
         self._carriers = Carriers()
         self._indexers = find_indexers(model)
+        self._own_attention = ""  # the name of what it computes attention with elsewhere
         self._forms: dict[int, HeadForm] = {}  # of the layers that need one
         self._by_order = False  # layers are told apart by the order of their calls in a pass
         self._calls = 0  # of the pass under way
@@ -112,6 +115,8 @@ class Attachment:
             self._forms = {x.index: x.form for x in self.layers if x.form is not None}
             if self._forms and getattr(self._text.config, "kv_lora_rank", None):
                 self.limits.append(EXPANDED)
+            if any(form.biased for form in self._forms.values()):
+                self.limits.append(BIASED)
             self._carriers = self._find_carriers()
             if self._carriers and not self._goes_on():
                 modules = modules_with_state(self.model, self._carriers, self._run_with)
@@ -134,7 +139,7 @@ class Attachment:
 
     def _register(self, stack: ExitStack) -> None:
         """Make the attention function known to transformers and choose it, until `stack` closes."""
-        before = self._text.config._attn_implementation
+        self._own_attention = before = self._text.config._attn_implementation
         functions = AttentionInterface._global_mapping
         masks = AttentionMaskInterface._global_mapping
         AttentionInterface.register(self._name, self._answer)
@@ -143,11 +148,15 @@ class Attachment:
         stack.callback(masks.pop, self._name, None)
         stack.callback(self._set_implementation, before)
         self._set_implementation(self._name)
+        if self._text.config._attn_implementation != self._name:
+            # Its modules do not ask transformers' interface, but may ask torch's function.
+            self._text.config._attn_implementation_internal = "sdpa"
+            answer_sdpa(self.model, self._answer, stack)
 
     def _set_implementation(self, name: str) -> None:
         self._text.set_attn_implementation(name)
-        if self._text.config._attn_implementation != name:
-            raise attention_elsewhere(self.model)
+        if name == self._own_attention:  # where it was changed behind the model's back
+            self._text.config._attn_implementation_internal = name
 
     def _watched(self, watch: Watch, tokens: slice = slice(None), **kwargs: Any) -> Any:
         """What the model gives for the probe's tokens."""
@@ -304,7 +313,7 @@ class Attachment:
         memory, call = self._memory, self._call
         if memory is None or call is None:
             raise UnsupportedCall("an attention layer was called outside the attached model")
-        if attention_mask is not None and not self._indexers:
+        if attention_mask is not None and not (self._indexers or self._forms):
             raise UnsupportedCall("the engine makes its own masks; an explicit one cannot be used")
         if query.requires_grad:
             raise UnsupportedCall(
@@ -318,7 +327,8 @@ class Attachment:
         form = self._forms.get(layer)
         if form is None:
             return memory.attend(layer, query, key, value, call, scale, softcap, s_aux), None
-        query, key, value = form.key(query), form.key(key), form.value(value)
+        query, key = form.query(query, scale), form.key(key, attention_mask)
+        value = form.value(value)
         out = memory.attend(layer, query, key, value, call, scale, softcap, s_aux)
         return out[..., : form.value_dim].contiguous(), None
 

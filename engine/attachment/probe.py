@@ -54,6 +54,7 @@ class Seen:
     v: Tensor
     sliding_window: int | None
     chunk: int | None
+    biased: bool  # keys have a bias each
 
 
 class Watch:
@@ -78,8 +79,9 @@ class Watch:
         return dict(self.calls)
 
     def __call__(
-        self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any = None, **kwargs: Any
-    ) -> tuple[Tensor, None]:
+        self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, attention_mask: Any = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:  # fmt: skip
         if kwargs.get("is_causal") is False or getattr(module, "is_causal", True) is False:
             raise UnsupportedModel(f"{type(module).__name__} is not causal attention")
         for name, value in kwargs.items():
@@ -89,10 +91,23 @@ class Watch:
                     f"and a key ({name}): no memory knows it for tokens that are elsewhere"
                 )
         k, v = (x[:, :, -q.shape[2] :] for x in (k, v))  # a model's own cache gives older ones too
-        seen = Seen(q.detach(), k.detach(), v.detach(), *reach(module, kwargs))
+        seen = Seen(q.detach(), k.detach(), v.detach(), *reach(module, kwargs), has_bias(module, attention_mask))
         self.calls.append((getattr(module, "layer_idx", None), seen))
         groups = q.shape[1] // v.shape[1]
         return v.repeat_interleave(groups, dim=1).transpose(1, 2).contiguous(), None
+
+
+def has_bias(module: nn.Module, mask: Any) -> bool:
+    """Whether a layer that was given no mask makes one: a bias for each key, the same for all
+    queries.
+
+    Raises UnsupportedModel for any other mask of a layer's own.
+    """
+    if not isinstance(mask, Tensor) or not mask.is_floating_point():
+        return False
+    if not bool((mask == mask[:, :, -1:]).all()):
+        raise UnsupportedModel(f"{type(module).__name__} makes a mask of its own for each query")
+    return True
 
 
 def reach(module: nn.Module, kwargs: dict[str, Any]) -> tuple[int | None, int | None]:
@@ -165,9 +180,10 @@ def probe(
 
 def _layer(index: int, raw: Seen, rope: Rope, first: int, rotated: Seen) -> Layer:
     (_, h, _, d), dv = raw.q.shape, raw.v.shape[-1]
-    form = HeadForm(first, d, dv) if first or d != dv else None
+    odd = first or d != dv or raw.biased
+    form = HeadForm(first, d, dv, raw.biased) if odd else None
     return Layer(
-        index=index, n_heads=h, n_kv_heads=raw.k.shape[1], head_dim=max(d, dv),
+        index=index, n_heads=h, n_kv_heads=raw.k.shape[1], head_dim=form.head_dim if form else d,
         device=raw.q.device, dtype=raw.q.dtype, rotary=Rotary(rope),
         sliding_window=rotated.sliding_window, chunk=rotated.chunk, form=form,
     )  # fmt: skip

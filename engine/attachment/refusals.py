@@ -97,7 +97,7 @@ class _Attention(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func in (functional.softmax, torch.softmax, Tensor.softmax):
-            self.seen |= args[0].ndim > 2 and args[0].shape[-2] == TOKENS <= args[0].shape[-1]
+            self.seen |= args[0].ndim > 2 and args[0].shape[-1] >= TOKENS
         self.seen |= func is functional.scaled_dot_product_attention
         return func(*args, **(kwargs or {}))
 

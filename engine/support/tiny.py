@@ -58,7 +58,7 @@ FEW = {  # at most so many
     "mamba_d_state": 16, "ssm_state_size": 16, "state_size": 16, "laurel_rank": 8,
     "ngram_vocab_size_base": 50, "split_ngram_parts": 1, "num_mel_bins": 8, "adapter_rank": 8,
     "max_source_positions": 64, "image_size": 32, "num_codebooks": 2,
-    "make_ngram_vocab_size_divisible_by": 8,
+    "keep_window_size": 2048, "make_ngram_vocab_size_divisible_by": 8,
 }  # fmt: skip
 LISTS_OF_LAYERS = ("layer_types", "layers_block_type", "mlp_layer_types")
 
@@ -78,7 +78,7 @@ def _fit_parts(values: Mapping[str, Any], tiny: dict[str, Any]) -> None:
     for part, own in tiny.items():
         if part != "text_config" and isinstance(own, dict):
             for name in own:
-                if HANDED_ON.search(name) and values[part].get(name) == wide.get("hidden_size"):
+                if HANDED_ON.search(str(name)) and values[part].get(name) == wide.get("hidden_size"):
                     own[name] = narrow["hidden_size"]
 
 
@@ -150,12 +150,13 @@ def _factors(values: Mapping[str, Any], numbers: Mapping[str, int]) -> tuple[int
     if count == min(heads, default=1) and count % 2 == 0:
         count //= 2  # two heads of a kind at least
     turned = list(_turned(values))
+    main = numbers.get("head_dim") or (width // max(heads) if heads else 0)
     size = 1
     largest = min((s for s in sizes if s >= HEAD_DIM), default=1)
-    while largest // (2 * size) >= HEAD_DIM and all(
-        s % (4 * size) == 0 and int(s // (2 * size) * part) % 2 == 0
-        for s in sizes
-        for part in (*turned, 1.0)
+    while (
+        largest // (2 * size) >= HEAD_DIM
+        and all(s % (4 * size) == 0 for s in sizes)
+        and all(int(main // (2 * size) * part) % 2 == 0 for part in turned)
     ):
         size *= 2
     while width and width % (size * count) and count > 1:
@@ -229,13 +230,9 @@ def build(config: PretrainedConfig, auto_class: Any, seed: int = 0) -> PreTraine
     model = auto_class.from_config(config, attn_implementation="eager").eval().float()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, p in _plain(model):
+        for name, p in model.named_parameters():
             if p.ndim >= 2 and "conv" not in name:
-                p.normal_(0, 0.12, generator=generator)
+                p.normal_(0, p.shape[-1] ** -0.5, generator=generator)
             elif "sink" in name:
                 p.normal_(0, 1.0, generator=generator)
     return model
-
-
-def _plain(model: PreTrainedModel) -> Iterator[tuple[str, Any]]:
-    return model.named_parameters()

@@ -70,7 +70,7 @@ def doctor(*, flags: opt.ModelFlags, streams: opt.StreamFlags) -> None:
     code: int = ExitCode.OK
     try:
         named = flags.model is not None
-        found("model", "ok", _examined(choice) if named else _self_check(choice, out))
+        found("model", "ok", _examined(choice, out) if named else _self_check(choice, out))
     except Exception as error:  # whatever it is, it is what doctor was called to find
         code = exit_code(error)
         hint = getattr(error, "hint", "")
@@ -118,14 +118,14 @@ def _triton() -> tuple[str, str]:
     return "missing", f"not used on {sys.platform} without a GPU"
 
 
-def _examined(choice: opt.EngineChoice) -> str:
+def _examined(choice: opt.EngineChoice, out: Output) -> str:
     """Whether a model is served, and with which limits; nothing of its weights is read.
 
     Raises:
         ModelMissing: its config is not on this machine.
         infllm.engine.errors.UnsupportedModel: it is not served, with the reason.
     """
-    from infllm.cli.opening import open_config
+    from infllm.cli.opening import open_config, quiet_libraries
     from infllm.engine.config import read_model_config
     from infllm.engine.errors import UnsupportedModel
 
@@ -133,6 +133,7 @@ def _examined(choice: opt.EngineChoice) -> str:
     values = read_model_config(path)
     if values is None:
         raise ModelMissing(f"no config of {path} on this machine")
+    quiet_libraries(out)
     from infllm.engine.support import examine_config  # slow to import
 
     support = examine_config(values)

@@ -23,6 +23,10 @@ from infllm.engine.support import Support, examine_config
 
 DOC = Path(__file__).parents[2] / "docs" / "models.md"
 FEW_ATTEND = [*["conv"] * 3, "full_attention"] * 4
+INDEXED = {
+    "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 64, "indexer_budget": 256,
+    "indexer_compress_ratio": 4,
+}  # fmt: skip
 
 # What the default config of a type leaves out, or has none of that the type is made for.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -49,6 +53,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "mlp_layer_types": ["dense", "sparse"] * 2,
     },
     "nemotron": {"num_key_value_heads": 8},
+    "qwen4_exp": {"text_config": INDEXED},
+    "qwen4_exp_text": INDEXED,
+    "reformer": {"is_decoder": True, "axial_pos_embds": False, "num_buckets": 8},
     "xmod": {"default_language": "en_XX"},
 }  # fmt: skip
 
