@@ -40,6 +40,7 @@ from infllm.engine.attachment.probe import (
 )
 from infllm.engine.attachment.refusals import (
     attention_elsewhere,
+    faults_named,
     refuse_by_config,
     refuse_layers_without_state,
     refuse_learned_positions,
@@ -101,8 +102,8 @@ class Attachment:
 
     def __enter__(self) -> Attachment:
         refuse_by_config(self.model)
-        refuse_learned_positions(self.model)
-        with ExitStack() as stack:
+        with faults_named(self.model), ExitStack() as stack:
+            refuse_learned_positions(self.model)
             self._register(stack)
             if self._indexers:
                 stack.enter_context(put_aside(self._indexers))

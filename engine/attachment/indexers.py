@@ -28,7 +28,8 @@ def put_aside(indexers: Iterable[nn.Module]) -> AbstractContextManager[None]:
     return all_replaced(indexers, lambda module: _nothing)
 
 
-def _nothing(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _nothing(*args: Any, **kwargs: Any) -> Tensor:
+    hidden = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
     return torch.zeros(1, 1, 1, dtype=torch.int32, device=hidden.device)
 
 

@@ -91,7 +91,13 @@ class Watch:
                     f"and a key ({name}): no memory knows it for tokens that are elsewhere"
                 )
         k, v = (x[:, :, -q.shape[2] :] for x in (k, v))  # a model's own cache gives older ones too
-        seen = Seen(q.detach(), k.detach(), v.detach(), *reach(module, kwargs), has_bias(module, attention_mask))
+        seen = Seen(
+            q.detach(),
+            k.detach(),
+            v.detach(),
+            *reach(module, kwargs),
+            has_bias(module, attention_mask),
+        )
         self.calls.append((getattr(module, "layer_idx", None), seen))
         groups = q.shape[1] // v.shape[1]
         return v.repeat_interleave(groups, dim=1).transpose(1, 2).contiguous(), None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,11 +12,12 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from infllm.engine.errors import UnsupportedCall, UnsupportedModel
+from infllm.engine.errors import EngineError, UnsupportedCall, UnsupportedModel
 
 if TYPE_CHECKING:
     from infllm.engine.attachment.states import Carriers
 
+LONGEST = 160  # characters of an error that is told
 TOKENS = 11  # of a trial; no other size is likely to be the same
 
 
@@ -126,6 +127,20 @@ def refuse_layers_without_state(model: Any, missing: Sequence[int], found: Carri
             f"{type(model).__name__} has layers without the attention that an engine can serve: "
             f"{', '.join(map(str, odd[:6]))}{' ...' if len(odd) > 6 else ''}"
         )
+
+
+@contextmanager
+def faults_named(model: Any) -> Iterator[None]:
+    """Raises UnsupportedModel for whatever goes wrong while a model is tried: no crash."""
+    try:
+        yield
+    except (EngineError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        told = " ".join(str(error).split())[:LONGEST]
+        raise UnsupportedModel(
+            f"{type(model).__name__} fails when it is tried: {type(error).__name__}: {told}"
+        ) from error
 
 
 def refuse_padding(mask: Any) -> None:

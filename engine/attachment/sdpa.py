@@ -11,7 +11,9 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-CALLER = SimpleNamespace(is_causal=True)  # in the place of a module: the order of calls tells layers
+CALLER = SimpleNamespace(
+    is_causal=True
+)  # in the place of a module: the order of calls tells layers
 
 
 class SdpaCalls(TorchFunctionMode):

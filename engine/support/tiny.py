@@ -78,7 +78,9 @@ def _fit_parts(values: Mapping[str, Any], tiny: dict[str, Any]) -> None:
     for part, own in tiny.items():
         if part != "text_config" and isinstance(own, dict):
             for name in own:
-                if HANDED_ON.search(str(name)) and values[part].get(name) == wide.get("hidden_size"):
+                if HANDED_ON.search(str(name)) and values[part].get(name) == wide.get(
+                    "hidden_size"
+                ):
                     own[name] = narrow["hidden_size"]
 
 

@@ -24,7 +24,7 @@ from infllm.engine.support import Support, examine_config
 DOC = Path(__file__).parents[2] / "docs" / "models.md"
 FEW_ATTEND = [*["conv"] * 3, "full_attention"] * 4
 INDEXED = {
-    "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 64, "indexer_budget": 256,
+    "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 256, "indexer_budget": 256,
     "indexer_compress_ratio": 4,
 }  # fmt: skip
 
