@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -65,6 +66,8 @@ class Engine:
         plain = base is None and distance_scale == 1.0
         expected = expected_logits(model) if check and plain else None
         self.attachment.__enter__()
+        if self.attachment.state_bytes:
+            self.recorder.give_up("layers keep a state, which a replay would move twice")
         try:
             if expected is not None:
                 compare(model, self.session(overrides={"type": "origin"}).score, expected)
@@ -180,7 +183,8 @@ class Engine:
     def estimate(self, n_tokens: int, overrides: Mapping[str, Any] | None = None) -> Estimate:
         """Bytes that a session of `n_tokens` tokens will keep, by tier."""
         config = self.config if not overrides else self.config.with_overrides(overrides)
-        return estimate(_resolved(config, self.dtype).model, self.attachment.layers, n_tokens)
+        found = estimate(_resolved(config, self.dtype).model, self.attachment.layers, n_tokens)
+        return replace(found, device_bytes=found.device_bytes + self.attachment.state_bytes)
 
 
 def load(

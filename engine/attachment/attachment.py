@@ -194,7 +194,7 @@ class Attachment:
         positions = torch.arange(PROBE_TOKENS, device=self.device)[None, tokens]
         kwargs = {"position_ids": positions, "use_cache": cache is not None}
         out = self._watched(Watch(), tokens, **{self._cache_name: cache}, **kwargs)
-        return out.logits  # type: ignore[no-any-return]
+        return out.logits
 
     def _goes_on(self) -> bool:
         """Whether a pass of several tokens goes on from the states that are there."""
@@ -214,7 +214,7 @@ class Attachment:
         out = self._watched(watch, position_ids=positions, use_cache=False)
         if not watch.calls:
             raise attention_elsewhere(self.model)
-        return out.logits  # type: ignore[no-any-return]
+        return out.logits
 
     # ---- a forward pass -------------------------------------------------------------------------
 
@@ -234,9 +234,9 @@ class Attachment:
         return self._carriers.fresh()
 
     @property
-    def has_states(self) -> bool:
-        """Whether layers carry anything beside keys and values."""
-        return bool(self._carriers)
+    def state_bytes(self) -> int:
+        """What layers carry beside keys and values, of one session; 0 where they carry nothing."""
+        return self._carriers.nbytes
 
     def check_ids(self, ids: Sequence[int]) -> None:
         """Raises ConfigError for ids outside of the model's vocabulary."""

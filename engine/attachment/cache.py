@@ -52,11 +52,12 @@ class Memory(Protocol):
 
 def session_cache(memory: Memory, own: type[Cache] = Cache) -> SessionCache:
     """`memory` as a cache that is also one of the model's `own` class, where it insists on that."""
-    return _cache_class(own)(memory)
+    kind: Any = own
+    return _cache_class(kind)(memory)
 
 
 @functools.cache
-def _cache_class(own: type[Cache]) -> type[SessionCache]:
+def _cache_class(own: Any) -> type[SessionCache]:
     if issubclass(SessionCache, own) or own is DynamicCache:
         return SessionCache
     return type(f"Session{own.__name__}", (SessionCache, own), {})
@@ -99,7 +100,7 @@ class SessionCache(Cache):
 
     def __init__(self, memory: Memory) -> None:
         Cache.__init__(self, layers=memory.states.layers)
-        vars(self).update(memory.states.cache)
+        self.__dict__.update(memory.states.cache)
         self.memory = memory  # which keeps no such view: it goes when it is let go
 
     def update(

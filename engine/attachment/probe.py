@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -276,12 +276,13 @@ def _matching_rope(
     ropes: list[Rope], raw: Seen, rotated: Seen, positions: Tensor
 ) -> tuple[Rope | None, int]:
     """The rotation that turns one into the other, and the first of the values that it turns."""
-    d = raw.q.shape[-1]
+    d, device = raw.q.shape[-1], raw.q.device  # which may not be that of the tables
     for rope in ropes:
         n = 2 * rope.freq.numel()
         if n > d:
             continue
-        cos, sin = rope.cos_sin(positions)
+        rope = replace(rope, freq=rope.freq.to(device))
+        cos, sin = rope.cos_sin(positions.to(device))
         for first in dict.fromkeys((0, d - n)) if n else (0,):
             pairs = ((x.float().roll(-first, -1), y.float().roll(-first, -1))
                      for x, y in ((raw.q, rotated.q), (raw.k, rotated.k)))  # fmt: skip

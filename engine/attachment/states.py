@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import cache_utils
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 # Since transformers 5.20 or so; releases before it know no layer with a state.
 RECURRENT: type = getattr(cache_utils, "LinearAttentionCacheLayerMixin", type(None))
+
+KV = ("keys", "values")
 
 
 class Bare(DynamicLayer):
@@ -41,6 +44,7 @@ class States:
     recurrent: tuple[int, ...] = ()  # those of them that have a state
     cache: dict[str, Any] = field(default_factory=dict)  # what a cache class of the model's keeps
     modules: dict[str, Tensor | None] = field(default_factory=dict)  # "path.attribute" -> state
+    devices: Mapping[str, torch.device] = field(default_factory=dict)  # of tensors, by their names
 
     def __bool__(self) -> bool:
         return bool(self.recurrent or self.cache or self.modules)
@@ -62,7 +66,8 @@ class States:
         for i in self.recurrent:
             layers[i] = copy.copy(layers[i])
             layers[i].__dict__ = _copied(layers[i].__dict__)
-        return States(layers, self.recurrent, _copied(self.cache), _copied(self.modules))
+        cache, modules = _copied(self.cache), _copied(self.modules)
+        return States(layers, self.recurrent, cache, modules, self.devices)
 
     def _holders(self) -> dict[str, dict[Any, Any]]:
         holders: dict[str, dict[Any, Any]] = {str(i): vars(self.layers[i]) for i in self.recurrent}
@@ -88,15 +93,16 @@ class States:
             yield from _flat(f"{name}/", holder)
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Go on from what another's `tensors` and `values` were."""
+        """Go on from what another's `tensors` and `values` were, each on its layer's device."""
         holders = self._holders()
-        for name, value in [*values.items(), *tensors.items()]:
+        placed = {name: x.to(self.devices[name]) for name, x in tensors.items()}
+        for name, value in [*values.items(), *placed.items()]:
             first, *path, last = name.split("/")
             holder = holders[first]
             for step in path:
                 holder = holder[_key(step)]
             if isinstance(holder, list):
-                holder.extend([None] * (int(last) + 1 - len(holder)))
+                holder.extend([] for _ in range(int(last) + 1 - len(holder)))  # as MiniMax's
             holder[_key(last)] = value
             if first.isdigit() and isinstance(value, Tensor):
                 vars(self.layers[int(first)]).update(device=value.device, dtype=value.dtype)
@@ -116,9 +122,15 @@ class Carriers:
     recurrent: tuple[int, ...] = ()
     cache: tuple[str, ...] = ()  # attributes of the cache
     modules: tuple[tuple[str, str], ...] = ()  # path and attribute
+    places: Mapping[str, tuple[torch.device, int]] = field(default_factory=dict)  # and bytes
 
     def __bool__(self) -> bool:
         return bool(self.recurrent or self.cache or self.modules)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one session's states."""
+        return sum(size for _, size in self.places.values())
 
     def fresh(self) -> States:
         """The states of a session that was given nothing yet."""
@@ -128,12 +140,13 @@ class Carriers:
         extra = {name: getattr(cache, name) for name in self.cache}
         modules = dict.fromkeys(".".join(place) for place in self.modules)
         layers = [x if i in self.recurrent else Bare() for i, x in enumerate(cache.layers)]
-        return States(layers, self.recurrent, extra, modules)
+        devices = {name: device for name, (device, _) in self.places.items()}
+        return States(layers, self.recurrent, extra, modules, devices)
 
     def new_cache(self) -> Cache:
         """An empty cache of the model's own class."""
         own = self.own
-        return DynamicCache(config=self.model.config) if own is DynamicCache else own()  # type: ignore[call-arg]
+        return DynamicCache(config=self.model.config) if own is DynamicCache else own()
 
     def swap(self, held: Mapping[str, Any]) -> dict[str, Any]:
         """Put states `held` into their modules; gives those that were there."""
@@ -151,16 +164,17 @@ def find_carriers(model: nn.Module, run: Callable[[], Any]) -> Carriers:
     cache = run()
     after = _module_tensors(model)
     changed = [place for place, x in after.items() if x is not before.get(place)]
+    held = {".".join(place): after[place] for place in changed}
     for path, attribute in changed:
         setattr(model.get_submodule(path), attribute, before[path, attribute])
     plain = vars(DynamicCache())
-    return Carriers(
-        model,
-        type(cache),
-        tuple(i for i, layer in enumerate(cache.layers) if isinstance(layer, RECURRENT)),
-        tuple(name for name in vars(cache) if name not in plain),
-        tuple(changed),
-    )
+    recurrent = [i for i, layer in enumerate(cache.layers) if isinstance(layer, RECURRENT)]
+    extra = {name: value for name, value in vars(cache).items() if name not in plain}
+    for i in recurrent:  # of layers that attend too, a memory keeps the keys and values
+        vars(cache.layers[i]).update(dict.fromkeys(KV))
+    seen = States(cache.layers, tuple(recurrent), extra, held)
+    places = {name: (x.device, x.nbytes) for name, x in seen.tensors.items()}
+    return Carriers(model, type(cache), tuple(recurrent), tuple(extra), tuple(changed), places)
 
 
 def _module_tensors(model: nn.Module) -> dict[tuple[str, str], Any]:

@@ -79,7 +79,7 @@ def _restore(session: Session, files: Files) -> None:
         )
     )  # fmt: skip
     carried = {
-        name.removeprefix(f"{STATES}."): state[name].to(device, copy=True)
+        name.removeprefix(f"{STATES}."): state[name].clone()
         for name in state.names
         if name.startswith(f"{STATES}.")
     }
