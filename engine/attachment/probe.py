@@ -34,6 +34,7 @@ class RotaryModule:
     module: nn.Module
     tables: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
     complex: bool = False  # it returns one table, cosine + i sine
+    sine_first: bool = False
 
 
 def find_rotary_modules(model: nn.Module) -> list[RotaryModule]:
@@ -213,7 +214,10 @@ def _recording(rotary: RotaryModule) -> Callable[..., Any]:
             rotary.tables[(*args, *kwargs.values())] = (made.detach().real, made.detach().imag)
             rotary.complex = True
         elif isinstance(made, tuple) and len(made) == 2:
-            rotary.tables[(*args, *kwargs.values())] = (made[0].detach(), made[1].detach())
+            # The probe's first position is 0, where the sine is.
+            rotary.sine_first = not bool(made[0][..., 0, :].any())
+            cos, sin = reversed(made) if rotary.sine_first else made
+            rotary.tables[(*args, *kwargs.values())] = (cos.detach(), sin.detach())
         else:
             raise UnsupportedModel(
                 f"{type(rotary.module).__name__} does not return a cosine and a sine table"
@@ -232,7 +236,8 @@ def _identity(rotary: RotaryModule) -> Callable[..., Any]:
         one = torch.ones(1, dtype=cos.dtype, device=x.device)
         if rotary.complex:
             return torch.complex(one, torch.zeros_like(one)).expand(shape)
-        return one.expand(shape), torch.zeros_like(one).expand(shape)
+        tables = one.expand(shape), torch.zeros_like(one).expand(shape)
+        return tables[::-1] if rotary.sine_first else tables
 
     return forward
 

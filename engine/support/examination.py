@@ -78,7 +78,7 @@ def examine(model: Any) -> Support:
         with torch.no_grad():
             stock = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
     except Exception as error:
-        return Support("refused", f"{type(model).__name__} reads no text by itself: {told(error)}")
+        return Support("unknown", f"a tiny {type(model).__name__} reads no text: {told(error)}")
     tolerance = max(TOLERANCE, 2 * _error(_other_way(model, ids, stock), stock))
     try:
         engine = attach(model, config=ROOMY)
