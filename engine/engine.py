@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +12,16 @@ import torch
 
 from infllm.engine.attachment import (
     Attachment,
+    best_form,
     compare,
+    dense_rows,
     expected_logits,
     load_parts,
+    pack_steps,
     refuse_by_config,
+    refuse_packed,
 )
-from infllm.engine.config import Config, ModelConfig, fit_to_model, load_config
+from infllm.engine.config import LOOKUPS, UNCHOSEN, Config, ModelConfig, fit_to_model, load_config
 from infllm.engine.decode import Record, Recorder
 from infllm.engine.errors import ConfigError, UnsupportedCall
 from infllm.engine.files import (
@@ -25,9 +29,11 @@ from infllm.engine.files import (
     memory_key,
     model_digest,
     open_memory,
+    read_manifest,
     save,
     tokenizer_digest,
 )
+from infllm.engine.guide import Guide, load_guide
 from infllm.engine.session import Backing, Session
 from infllm.engine.text import Tokenizer
 from infllm.engine.units import Estimate, estimate
@@ -53,6 +59,7 @@ class Engine:
         config: Config,
         *,
         check: bool = True,
+        guide: Guide | None = None,
     ) -> None:
         base, distance_scale = config.model.base, config.model.distance_scale
         self.attachment = Attachment(model, base, distance_scale)
@@ -63,17 +70,25 @@ class Engine:
         self.vocab_size = self.attachment.vocab_size
         self.eos_ids = _eos_ids(model, tokenizer)
         self.recorder = Recorder(model)
+        self._guide: Guide | None = None
         plain = base is None and distance_scale == 1.0
         expected = expected_logits(model) if check and plain else None
+        form = config.model.weights
+        refuse_packed(form, self.device, model)
+        self._unpack: Callable[[], None] | None = None
         self.attachment.__enter__()
         if self.attachment.state_bytes:
             self.recorder.give_up("layers keep a state, which a replay would move twice")
         try:
             if expected is not None:
-                compare(model, self.session(overrides={"type": "origin"}).score, expected)
+                with dense_rows(model):
+                    compare(model, self.session(overrides={"type": "origin"}).score, expected)
+            if (best_form(model) if form == "auto" else form) == "packed":
+                self._unpack = pack_steps(model)
         except BaseException:
             self.close()
             raise
+        self._guide = guide  # not before: the check is of the model alone
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -93,6 +108,8 @@ class Engine:
 
     def close(self) -> None:
         """Give the model back as it was before."""
+        if self._unpack is not None:
+            self._unpack()
         self.attachment.__exit__()
 
     def session(self, start: int = 0, overrides: Mapping[str, Any] | None = None) -> Session:
@@ -109,7 +126,9 @@ class Engine:
         config = self.config
         if overrides:
             config = _resolved(config.with_overrides(overrides), self.dtype)
-        backing = Backing(self.attachment, self.recorder, self.eos_ids, self._key, save)
+        backing = Backing(
+            self.attachment, self.recorder, self.eos_ids, self._key, save, self._guide
+        )
         return Session(backing, config.model, config.chunk_size, start)
 
     @property
@@ -149,7 +168,8 @@ class Engine:
             MemoryFileError: `missing`, `unfinished`, `damaged`, `newer`, `older`, or read by
                 another `model`, with another `tokenizer` or other `settings` that change numbers.
         """
-        session = self.session(overrides=overrides)
+        folder = memory.folder if isinstance(memory, Verification) else memory
+        session = self.session(overrides=self._looking_up_as_then(folder, overrides))
         open_memory(session, memory, verify=verify)
         return session
 
@@ -168,14 +188,33 @@ class Engine:
         Raises:
             MemoryFileError: as for `open`, without `unfinished`.
         """
-        session = self.session(overrides=overrides)
+        session = self.session(overrides=self._looking_up_as_then(folder, overrides))
         open_memory(session, folder, verify=verify, unfinished=True)
         return session, session.stats.tokens_given
+
+    def _looking_up_as_then(
+        self, folder: str | Path, overrides: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """`overrides`, with lookups as a memory has them, where nobody chose otherwise.
+
+        So a memory answers as before when a default, or a preset, has become another.
+        """
+        settings = dict(overrides or {})
+        then = read_manifest(folder).key["settings"]
+        for name in LOOKUPS:
+            key = f"model.{name}"
+            origin = self.config.origins[key]
+            unchosen = origin in UNCHOSEN or origin.startswith("preset ")
+            if key in then and unchosen and settings.keys().isdisjoint({name, key}):
+                settings[key] = then[key]
+        return settings
 
     @cached_property
     def digests(self) -> dict[str, str | None]:
         """What tells this model and its tokenizer from others; computed once, see `fingerprint`."""
+        guided = {} if self._guide is None else {"guide": self._guide.digest()}
         return {
+            **guided,
             "model": model_digest(self.model),
             "tokenizer": tokenizer_digest(self._tokenizer),
         }
@@ -216,7 +255,10 @@ def load(
     else:
         config = load_config(source, changes)
     model, tokenizer = load_parts(config.model)
-    return Engine(model, tokenizer, config, check=check)
+    if config.awaits_model:  # it was not on this machine before
+        config = fit_to_model(config, model.config.to_dict(), model.device.type)
+    guide = load_guide(config.model, model, tokenizer)
+    return Engine(model, tokenizer, config, check=check, guide=guide)
 
 
 def attach(
@@ -236,7 +278,7 @@ def attach(
     """
     refuse_by_config(model)
     if config is None:
-        config = fit_to_model(Config(), model.config.to_dict())
+        config = fit_to_model(Config(), model.config.to_dict(), model.device.type)
     elif not isinstance(config, Config):
         config = load_config(config)
     if overrides:

@@ -41,6 +41,10 @@ ENTRIES = {
     "models": Entry(
         "models", "List models, fetch one, choose the default, remove what is not needed."
     ),
+    "prune": Entry(
+        "prune",
+        "Make a smaller model: remove the heads and channels that matter least (LLM-Pruner).",
+    ),
     "presets": Entry("presets", "List model configurations, or show one."),
 }
 

@@ -157,10 +157,12 @@ def _shapes(spec: dict[str, Any], device: _Device, dtype: _Dtype) -> list[_Shape
     heads = spec["num_attention_heads"]
     head_dim = spec.get("head_dim") or spec["hidden_size"] // heads
     kinds = spec.get("layer_types") or ["full_attention"] * spec["num_hidden_layers"]
+    alike = [(heads, spec.get("num_key_value_heads") or heads)] * len(kinds)
+    of_layers = (spec.get("pruned") or {}).get("heads") or alike  # of `infllm prune`
     return [
         _Shape(
-            heads,
-            spec.get("num_key_value_heads") or heads,
+            of_layers[index][0],
+            of_layers[index][1],
             head_dim,
             device,
             dtype,

@@ -49,7 +49,11 @@ Policy = Annotated[
 ]
 Policies = Annotated[
     str | None,
-    typer.Option("--policy", metavar="A,B,...", help="One or several policies, side by side."),
+    typer.Option(
+        "--policy",
+        metavar="A,B,...",
+        help="One or several policies; with settings: inf-llm:topk=8.",
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -62,6 +66,14 @@ Device = Annotated[
 ]
 Dtype = Annotated[
     str | None, typer.Option("--dtype", metavar="NAME", help="auto, float32, bfloat16 or float16.")
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="FORM",
+        help="On a CPU: full, packed (int8 copies for decode steps), or int8 or int4 alone.",
+    ),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 Password = Annotated[
@@ -136,6 +148,10 @@ ShowThinking = Annotated[
     bool,
     typer.Option("--show-thinking", help="Show what a reasoning model thinks before its answer."),
 ]
+LetRepeat = Annotated[
+    bool,
+    typer.Option("--let-repeat", help="Go on with an answer that repeats itself without end."),
+]
 Plot = Annotated[
     str | None,
     typer.Option("--plot", metavar="FILE.png", help="Also draw a picture (needs matplotlib)."),
@@ -159,7 +175,8 @@ class Sampling:
     """How the next token is chosen, and when to stop. Stop texts are not part of the answer.
 
     Nor is what a reasoning model thinks before it, unless `show_thinking`; `thinking_tag` is the
-    tag that the prompt ends in, where the model's template puts one there.
+    tag that the prompt ends in, where the model's template puts one there. `stop_repetition`: an
+    answer that goes round in a circle is stopped.
     """
 
     max_new_tokens: int = 256
@@ -171,6 +188,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     show_thinking: bool = False
     thinking_tag: str | None = None
+    stop_repetition: bool = True
 
 
 @dataclass(frozen=True)
@@ -182,6 +200,7 @@ class ModelFlags:
     settings: Settings = None
     device: Device = None
     dtype: Dtype = None
+    weights: Weights = None
     offline: Offline = False
 
     def choice(self, policy: str | None = None) -> EngineChoice:
@@ -191,6 +210,7 @@ class ModelFlags:
             "model.type": policy,
             "model.device": self.device,
             "model.dtype": self.dtype,
+            "model.weights": self.weights,
             "model.path": self.model if self.preset else None,
         }
         overrides.update({key: value for key, value in flags.items() if value is not None})
@@ -228,9 +248,11 @@ class SamplingFlags:
     seed: Seed = None
     stop: Stop = None
     show_thinking: ShowThinking = False
+    let_repeat: LetRepeat = False
 
     def sampling(self) -> Sampling:
-        return Sampling(**{**vars(self), "stop": tuple(self.stop or ())})
+        given = {**vars(self), "stop": tuple(self.stop or ())}
+        return Sampling(stop_repetition=not given.pop("let_repeat"), **given)
 
 
 @dataclass(frozen=True)
@@ -296,8 +318,8 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """`model.topk=32` as a key and a YAML value.
+def parse_setting(text: str, flag: str = "--set") -> tuple[str, Any]:
+    """`model.topk=32`, as `flag` gave it, as a key and a YAML value.
 
     Raises:
         UsageError: there is no `=`, or the value is not YAML.
@@ -307,13 +329,13 @@ def parse_setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(
-            f"--set {text!r} is not KEY=VALUE", "write for example --set model.topk=32"
+            f"{flag} {text!r} is not KEY=VALUE", "write for example --set model.topk=32"
         )
     try:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise UsageError(
-            f"the value of --set {text!r} cannot be read", "quote it, e.g. --set 'key=\"value\"'"
+            f"the value of {flag} {text!r} cannot be read", "quote it, e.g. --set 'key=\"value\"'"
         ) from error
 
 

@@ -22,6 +22,14 @@ def answer_fields(question: str, reply: "Reply") -> dict:
     }
 
 
+def tell_cut(finish: str, max_new_tokens: int, out: Output) -> None:
+    """Say why an answer has no end of its own."""
+    if finish == "length":
+        out.note(f"the answer was cut at {max_new_tokens} tokens (--max-new-tokens)")
+    if finish == "repetition":
+        out.note("the answer repeated itself without end and was stopped (--let-repeat)")
+
+
 def tell_citations(reply: "Reply", out: Output) -> None:
     """The sentences that the answer rests on, numbered, under it."""
     from infllm.cli.text import one_line

@@ -40,13 +40,15 @@ def parameters(spec: dict[str, Any], shapes: Sequence[Any]) -> Parameters:
 
     A shape has `n_heads`, `n_kv_heads` and `head_dim`.
     """
-    hidden, inner = spec["hidden_size"], spec.get("intermediate_size") or 4 * spec["hidden_size"]
+    hidden = spec["hidden_size"]
+    inner = spec.get("intermediate_size") or 4 * hidden
+    of_layers = (spec.get("pruned") or {}).get("channels") or [inner] * len(shapes)
     used = spec.get("num_experts_per_tok") or 1
     experts = spec.get("num_local_experts") or spec.get("num_experts") or 1
-    mlp = 3 * hidden * inner
+    mlp = 3 * hidden * sum(of_layers)
     attention = sum(2 * hidden * s.head_dim * (s.n_heads + s.n_kv_heads) for s in shapes)
-    layers = attention + experts * mlp * len(shapes)
-    active = attention + used * mlp * len(shapes)
+    layers = attention + experts * mlp
+    active = attention + used * mlp
     embedding = spec["vocab_size"] * hidden
     tied = bool(spec.get("tie_word_embeddings"))
     return Parameters(embedding, embedding, layers, active, layers + embedding * (2 - tied))

@@ -218,12 +218,21 @@ class Attachment:
 
     # ---- a forward pass -------------------------------------------------------------------------
 
-    def forward(self, ids: Tensor, positions: Tensor, memory: Memory) -> None:
-        """One pass of the model over ids int64 [1, T] at positions [1, T], read into `memory`."""
+    def forward(
+        self, ids: Tensor, positions: Tensor, memory: Memory, added: Tensor | None = None
+    ) -> None:
+        """One pass of the model over ids int64 [1, T] at positions [1, T], read into `memory`.
+
+        `added`: what is added to the embeddings, [1, T, M].
+        """
         keep = {"logits_to_keep": 1} if self.keeps_logits else {}
         cache = {self._cache_name: self.cache(memory)}
         with torch.no_grad():
-            self.model(input_ids=ids, position_ids=positions, use_cache=True, **cache, **keep)
+            tokens = {"input_ids": ids}
+            if added is not None:
+                embedded = self.model.get_input_embeddings()(ids)
+                tokens = {"inputs_embeds": embedded + added.to(embedded)}
+            self.model(**tokens, position_ids=positions, use_cache=True, **cache, **keep)
 
     def cache(self, memory: Memory) -> SessionCache:
         """`memory` as the model takes it."""

@@ -17,8 +17,10 @@ from transformers import (
     PreTrainedModel,
 )
 
+from infllm.engine.attachment.packed_weights import refuse_packed, shrink
 from infllm.engine.config import ModelConfig, device_name, dtype_name
 from infllm.engine.errors import ConfigError, EngineError, ModelNotFound, UnsupportedModel
+from infllm.engine.prune import load_shaped, told_shape
 from infllm.engine.sources import local_folder, local_tokenizer, open_tokenizer
 from infllm.engine.text import Tokenizer
 
@@ -64,12 +66,7 @@ def auto_class(config: PretrainedConfig) -> Any:
 def _load_model(settings: ModelConfig, device: torch.device, dtype: torch.dtype) -> Any:
     path = local_folder(settings.path)
     try:
-        config = AutoConfig.from_pretrained(
-            path, revision=settings.revision, trust_remote_code=False
-        )
-        # One that has none of its own kind is told so by transformers.
-        auto = auto_class(config) or AutoModelForCausalLM
-        model = auto.from_pretrained(
+        model = _from_pretrained(
             path,
             revision=settings.revision,
             dtype=dtype,
@@ -84,7 +81,24 @@ def _load_model(settings: ModelConfig, device: torch.device, dtype: torch.dtype)
     except OSError as error:
         raise _not_found(settings.path, error) from error
     model.requires_grad_(False)
-    return model if settings.quantization else model.to(device)
+    if not settings.quantization:
+        model = model.to(device)
+    if settings.weights in ("int8", "int4"):
+        refuse_packed(settings.weights, device)
+        shrink(model, settings.weights)
+    return model
+
+
+def _from_pretrained(path: str, revision: str | None, **arguments: Any) -> Any:
+    """As transformers loads it; of a pruned model also one whose layers differ."""
+    told, _ = PretrainedConfig.get_config_dict(path, revision=revision)
+    shape = told_shape(told, path)
+    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+    if shape is None:
+        # One that has none of its own kind is told so by transformers.
+        auto = auto_class(config) or AutoModelForCausalLM
+        return auto.from_pretrained(path, revision=revision, **arguments)
+    return load_shaped(path, config, shape, revision=revision, **arguments)
 
 
 def _quantization(name: str | None, device: torch.device) -> dict[str, Any]:

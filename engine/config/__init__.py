@@ -1,10 +1,12 @@
 """Settings: what a run is to be, where each value comes from; names of devices and dtypes."""
 
 from infllm.engine.config.device import cpu_has_bfloat16, device_name, dtype_name
-from infllm.engine.config.layers import HUB_ID, read_model_config, trained_length, user_file
-from infllm.engine.config.policy_settings import OF_POLICY
+from infllm.engine.config.fitting import trained_length
+from infllm.engine.config.layers import HUB_ID, read_model_config, user_file
+from infllm.engine.config.policy_settings import LOOKUPS, OF_POLICY
 from infllm.engine.config.settings import (
     KNOWN,
+    UNCHOSEN,
     Config,
     ModelConfig,
     PolicyName,
@@ -17,7 +19,9 @@ from infllm.engine.config.stages import Pruning, most_attended, prunes_int8, pru
 __all__ = [
     "HUB_ID",
     "KNOWN",
+    "LOOKUPS",
     "OF_POLICY",
+    "UNCHOSEN",
     "Config",
     "ModelConfig",
     "PolicyName",

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 # Which model, which is told by its weights, and what changes speed or memory but no number.
 WITHOUT_NUMBERS = frozenset({
-    "path", "tokenizer_path", "revision", "device", "max_cached_block", "cache_strategy",
-    "score_decay", "cuda_graphs", "fattn", "async_global_stream", "pin_memory",
+    "path", "tokenizer_path", "encoder_path", "revision", "device", "max_cached_block",
+    "cache_strategy", "score_decay", "cuda_graphs", "weights", "fattn", "async_global_stream",
+    "pin_memory",
 })  # fmt: skip
 # Keys of a model's config.json that say nothing of what it computes.
 VOLATILE = frozenset({
@@ -45,6 +46,8 @@ def memory_key(config: ModelConfig, chunk_size: int, dtype: torch.dtype) -> dict
     """`settings_key` without what only other policies know."""
     other = {name for policy, names in OF_POLICY.items() if policy != config.type for name in names}
     values = settings_key(config, chunk_size, dtype)
+    if config.far_position != "within":
+        other.add("far_limit")
     return {key: x for key, x in values.items() if key.removeprefix("model.") not in other}
 
 
@@ -105,6 +108,12 @@ def refuse_other(folder: str, then: Mapping[str, Any], now: Mapping[str, Any]) -
         raise MemoryFileError(
             f"{folder} was read by another model",
             "use the model that read it, or read the document again",
+            reason="model",
+        )
+    if then.get("guide") != now.get("guide"):
+        raise MemoryFileError(
+            f"{folder} was read with another encoder beside the model, or with none",
+            "use the folder that read it, or read the document again",
             reason="model",
         )
     known = then["tokenizer"] is not None and now["tokenizer"] is not None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from infllm.engine.attachment import Call, Layer
     from infllm.engine.config import ModelConfig
-    from infllm.kernels.partial_attention import Part
+    from infllm.kernels.partial_attention import Part, State
 
 
 class FastInfLLM(InfLLM, SteppingPolicy):
@@ -31,12 +31,23 @@ class FastInfLLM(InfLLM, SteppingPolicy):
         self._unit_steps: UnitSteps | None = None
 
     def begin(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:
-        if q.shape[2] == 1 and self.n_init == self.config.n_init and self.account is not None:
+        if q.shape[2] == 1 and self._steps_in_place:
             self._way = Step(self, self._open_steps(), call, self.times(), (q, k, v))
             return
         self._leave_steps()
         super().begin(q, k, v, call)
         self._way = faster_way(self)
+
+    @property
+    def _steps_in_place(self) -> bool:
+        """Whether a call of one token makes no initial token: those are kept apart from rooms."""
+        if self.account is None:
+            return False
+        if self._steps is not None:
+            past = self._steps.past
+        else:
+            past = 0 if self.rest_k is None else self.rest_k.shape[2]
+        return self.n_init == self.config.n_init or past < self.config.n_local
 
     def spans(self, tokens: int) -> list[tuple[int, int]]:
         blocks = 1 if self._way is None else self._way.blocks
@@ -45,6 +56,9 @@ class FastInfLLM(InfLLM, SteppingPolicy):
     def parts(self, start: int, stop: int) -> list[Part]:
         way = self._way
         return super().parts(start, stop) if way is None else way.parts(start, stop)
+
+    def before(self, start: int, stop: int) -> State | None:
+        return None if self._way is None else self._way.before(start, stop)
 
     def update(self, start: int, stop: int, masses: list[Tensor | None]) -> None:
         if self._way is None:
@@ -68,6 +82,10 @@ class FastInfLLM(InfLLM, SteppingPolicy):
         self._settle()
         return super().in_sight()
 
+    def best(self, scores: Tensor, k: int) -> Tensor:
+        step = self._way if self.call.recorded else None
+        return super().best(scores, k) if step is None else step.best(scores, k)
+
     # ---- decode steps ---------------------------------------------------------------------------
 
     def _open_steps(self) -> UnitSteps:
@@ -84,6 +102,11 @@ class FastInfLLM(InfLLM, SteppingPolicy):
     def _leave_steps(self) -> None:
         super()._leave_steps()
         self._unit_steps = None
+
+    @property
+    def device_bytes(self) -> int:
+        far = None if self._unit_steps is None else self._unit_steps.far_rows
+        return super().device_bytes + (0 if far is None else far.nbytes)
 
     @property
     def _n_units(self) -> int:
@@ -103,7 +126,7 @@ class FastInfLLM(InfLLM, SteppingPolicy):
             and units.n > self._n_looked_up
             and self.faiss is None
             and self.record is None
-            and cfg.unit_score != "keys"
+            and cfg.unit_score == "representatives"
             and cfg.cache_strategy != "lru-s"  # which wants each step's masses on the host
         )
 
@@ -128,6 +151,9 @@ class FastInfLLM(InfLLM, SteppingPolicy):
         assert self.units is not None
         assert self._unit_steps is not None
         self._unit_steps.slot_table = SlotTable(self.units, asked)
+        if self.held is not None:  # the units of the last block that was read: steps want the like
+            units = self.held.flatten().unique().tolist()
+            self._unit_steps.slot_table.bring(units[: self.units.cache.capacity // 2])
 
     @property
     def _slot_table(self) -> SlotTable:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from infllm.kernels.query_sums import query_sums, window_scores
+
 if TYPE_CHECKING:
     from infllm.engine.config import ModelConfig
 
@@ -71,16 +73,11 @@ class DotScores(ReprScores):
         """`before`: [B, H, R + 1, D], what the last call's `rest` gave; q [B, H, T, D], far."""
         if before is None:
             before = q.new_zeros(*q.shape[:2], 1, q.shape[3], dtype=torch.float32)
-        sums = q.float().cumsum(dim=2) + before[:, :, -1:]
-        self._sums = torch.cat([before, sums], dim=2)  # of the queries before each token
+        self._sums = query_sums(q, before)  # of the queries before each token
         self._n_local = n_local
 
     def of(self, start: int, stop: int, k: Tensor) -> Tensor:
-        near = slice(start + self._n_local, stop + self._n_local)
-        window = self._sums[:, :, near] - self._sums[:, :, start:stop]
-        b, h, n, d = window.shape
-        window = window.view(b, k.shape[1], -1, n, d)
-        return (window * k[:, :, None].float()).sum(dim=-1).view(b, h, n) / self._n_local
+        return window_scores(self._sums, k, start, self._n_local)
 
     def rest(self, start: int) -> Tensor:
         # Rebased, so that the sums of a long document never lose precision.
@@ -90,8 +87,10 @@ class DotScores(ReprScores):
 class StepScores(ReprScores):
     """Scores for calls of one token, in rooms of fixed size, see `StepTokens`."""
 
-    def take(self, q: Tensor, at: Tensor) -> None:
-        """The step's query [B, H, 1, D] at the far position; its token's row, int64 [1]."""
+    @property
+    def sums_of_queries(self) -> Tensor | None:
+        """float32 [B, H, rows + 1, D], which a step's far query is added to, see `StepRows`."""
+        return None
 
     def settle(self) -> None:
         """The step was the last of its kind: what it added counts."""
@@ -112,6 +111,8 @@ class StepMassScores(StepScores, MassScores):
         self._past = before.shape[2]
 
     def add(self, near: slice, mass: Tensor) -> None:
+        if near.stop - near.start < self._added.shape[2]:
+            self._added.zero_()
         self._added[:, :, near].copy_(mass)
 
     def of(self, start: int, stop: int, k: Tensor) -> Tensor:
@@ -141,9 +142,9 @@ class StepDotScores(StepScores, DotScores):
         self._past = past - 1
         self._n_local = n_local
 
-    def take(self, q: Tensor, at: Tensor) -> None:
-        before = self._sums.index_select(2, at)
-        self._sums.index_copy_(2, at + 1, before + q.float())
+    @property
+    def sums_of_queries(self) -> Tensor | None:
+        return self._sums
 
     def settle(self) -> None:
         self._past += 1
@@ -179,11 +180,13 @@ def represent(config: ModelConfig, first: int, score: Tensor, k: Tensor) -> Cut:
     """
     score = score.unflatten(2, (-1, config.block_size))  # [B, H, n, block_size]
     keys = k.unflatten(2, (-1, config.block_size))  # [B, Hkv, n, block_size, D]
-    b, h = score.shape[:2]
+    b = score.shape[0]
     if config.repr_heads == "group":
         score = score.view(b, k.shape[1], -1, *score.shape[2:]).sum(dim=2)
     best = score.topk(config.repr_topk, dim=-1).indices  # [B, R, n, repr_topk]
-    if score.shape[1] != k.shape[1]:
-        keys = keys.repeat_interleave(h // k.shape[1], dim=1)
-    at = best[..., None].expand(*best.shape, keys.shape[-1])
-    return Cut(first, score, best, keys.gather(3, at).float().mean(dim=3))
+    r, n, d = score.shape[1], score.shape[2], keys.shape[-1]
+    # The heads of a group choose among the same keys: [B, Hkv, n, R / Hkv * repr_topk].
+    at = best.unflatten(1, (k.shape[1], -1)).transpose(2, 3).flatten(3)
+    chosen = keys.gather(3, at[..., None].expand(*at.shape, d)).unflatten(3, (-1, best.shape[3]))
+    vector = chosen.mean(dim=4, dtype=torch.float32).transpose(2, 3).reshape(b, r, n, d)
+    return Cut(first, score, best, vector)

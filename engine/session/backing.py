@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from infllm.engine.attachment import Attachment
     from infllm.engine.config import ModelConfig
     from infllm.engine.decode import Recorder
@@ -22,3 +24,5 @@ class Backing:
     # What a memory depends on, of a configuration and a chunk size: see `Session.key`.
     key: Callable[[ModelConfig, int], dict[str, Any]]
     save: Callable[..., None]  # a session to a folder, see `Session.save`
+    # What is added to the embeddings of tokens that are read, [1, T, M]; None: nothing.
+    guide: Callable[[Sequence[int]], Tensor] | None = None

@@ -236,19 +236,26 @@ class Reading:
         return run_policy(self.policies[layer], q, k, v, call, scale, softcap, sink)
 
     def _forward(
-        self, ids: Sequence[int], hidden: list[Tensor] | None = None, *, closes: bool = False
+        self,
+        ids: Sequence[int],
+        hidden: list[Tensor] | None = None,
+        *,
+        closes: bool = False,
+        step: bool = False,
     ) -> None:
         """One pass over `ids`; collects the hidden states [1, T, M] in `hidden` when given.
-        `closes`: the segment ends with it."""
+        `closes`: the segment ends with it. `step`: a decode step, which no guide adds to."""
         began = time.perf_counter()
         attachment = self.backing.attachment
         tokens = torch.tensor([ids], device=attachment.device)
         positions = self._places(len(ids)).to(tokens.device)[None]
+        guide = None if step else self.backing.guide
+        added = None if guide is None else guide(ids)
         before = self._last_logits
         self._own_pass, self._closes = True, closes
         try:
             with attachment.hidden_states() as states:
-                attachment.forward(tokens, positions, self)
+                attachment.forward(tokens, positions, self, added)
             if self._kept is not None:
                 self._broken = True  # until the list has the tokens that the layers have
                 surprise = self._surprise(ids, states[0], before)

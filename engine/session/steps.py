@@ -23,7 +23,7 @@ class Stepping(Reading):
         """One token as a segment of its own: a decode step."""
         self.refuse_broken()
         if not self._replay_step(token):
-            self._forward([token], closes=True)
+            self._forward([token], closes=True, step=True)
             self._offset = 0
 
     def _replay_step(self, token: int) -> bool:
@@ -44,6 +44,12 @@ class Stepping(Reading):
             self._read += 1
         self._seconds_reading += time.perf_counter() - began
         return logits is not None
+
+    @property
+    def replays_a_step(self) -> float | None:
+        """How often a recorded step was replayed on average: 1, and more where units lacked."""
+        decoder = self._decoder
+        return None if decoder is None or not decoder.steps else decoder.replays / decoder.steps
 
     @property
     def replays_steps(self) -> bool:

@@ -15,7 +15,7 @@ from infllm.cli.options import Sampling
 from infllm.cli.passages import Passages, characters_of_kept
 from infllm.cli.reading import Reading, read_in_chunks
 from infllm.cli.tasks.answer import generate_answer
-from infllm.cli.tasks.policies import READ_BACK, memory_policy
+from infllm.cli.tasks.policies import reads_back, session_overrides
 from infllm.cli.tasks.questions import answer_prompt
 from infllm.engine.errors import EngineError
 from infllm.engine.text import Prompt
@@ -96,12 +96,15 @@ class Examiner:
     ) -> Outcome:
         chunk = self.engine.config.chunk_size
         began = time.perf_counter()
-        memory = self.engine.session(overrides={"type": memory_policy(policy)})
+        memory = self.engine.session(overrides=session_overrides(policy))
         read_in_chunks(memory, [*encoded.head, *encoded.context], chunk, self.told)
         reading = time.perf_counter() - began
         read = memory.stats.tokens_read
-        sampling = Sampling(max_new_tokens=task.answer_tokens, stop=tuple(task.stop))
-        back = _documents(self.engine, memory, sample, encoded) if policy == READ_BACK else None
+        # As the suites are published: what repeats itself goes on, and costs its score.
+        sampling = Sampling(
+            max_new_tokens=task.answer_tokens, stop=tuple(task.stop), stop_repetition=False
+        )
+        back = _documents(self.engine, memory, sample, encoded) if reads_back(policy) else None
         answers, scores, finish, read_back = [], [], [], []
         answering = 0.0
         for turn, tail in zip(sample.turns, encoded.tails, strict=True):

@@ -8,7 +8,7 @@ from infllm.cli.bench.prompts import encode_sample, spell
 from infllm.cli.bench.sample import BadSample
 from infllm.cli.bench.suites import data_files
 from infllm.cli.errors import InfllmError, UsageError
-from infllm.cli.tasks.policies import memory_policy
+from infllm.cli.tasks.policies import session_overrides
 
 if TYPE_CHECKING:
     from infllm.cli.bench.source import Source
@@ -113,7 +113,7 @@ def plan(
             truncated += ids.truncated > 0
         seconds: dict[str, float] | None = {}
         for policy in policies:
-            own = config.with_overrides({"model.type": memory_policy(policy)})
+            own = config.with_overrides(session_overrides(policy))
             needs = [estimate_needs(own, length) for length in lengths]
             known = [need.seconds for need in needs if need and need.seconds is not None]
             if len(known) < len(lengths):  # the model's config.json is not here

@@ -138,6 +138,7 @@ def load_report(
     cells: dict[tuple[str, str], Cell] = {}
     failures: list[dict[str, str]] = []
     source: dict[str, Path] = {}  # of each method
+    rank: dict[str, tuple[int, int, str]] = {}
     for folder in manifests:
         for policy, task, records in read_results(folder):
             if only_tasks is not None and task not in only_tasks:
@@ -146,12 +147,13 @@ def load_report(
                 continue
             method = f"{labels[folder]}{policy}"
             source[method] = folder
+            rank[method] = (list(manifests).index(folder), *_policy_rank(policy))
             cells[task, method] = _cell(task, method, records)
             failures += [
                 {"task": task, "method": method, **_failure(r)} for r in records if "failed" in r
             ]
     names = sorted({task for task, _ in cells}, key=_natural)
-    methods = sorted(source, key=lambda m: (list(manifests).index(source[m]), _policy_rank(m)))
+    methods = sorted(source, key=rank.__getitem__)
     apart, unlike = _compare(manifests, names, methods, source)
     scoring = " and ".join(sorted({manifest["scoring"] for manifest in manifests.values()}))
     models = sorted({manifest["preset"] for manifest in manifests.values()})
@@ -193,12 +195,12 @@ def _labels(folders: Sequence[Path]) -> dict[Path, str]:
     return {folder: f"{name}:" for folder, name in zip(folders, names, strict=True)}
 
 
-def _policy_rank(method: str) -> tuple[int, str]:
+def _policy_rank(name: str) -> tuple[int, str]:
     from infllm.engine.config import ModelConfig
 
     known = get_args(ModelConfig.model_fields["type"].annotation)
-    policy = memory_policy(method.rpartition(":")[2])
-    return (known.index(policy) if policy in known else len(known)), method
+    policy = memory_policy(name)
+    return (known.index(policy) if policy in known else len(known)), name
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

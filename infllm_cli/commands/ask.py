@@ -7,7 +7,7 @@ import typer
 from infllm.cli import options as opt
 from infllm.cli.errors import ExitCode, Interrupted, UsageError
 from infllm.cli.output import Output
-from infllm.cli.replies import answer_fields, tell_citations
+from infllm.cli.replies import answer_fields, tell_citations, tell_cut
 
 if TYPE_CHECKING:
     from infllm.cli.memory import Memory
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from infllm.engine.session import UnitMass
 
 STDIN = "-"
+NO_ANSWER = {  # what thinking did that ended so before an answer began
+    "length": "took all of --max-new-tokens",
+    "repetition": "repeated itself without end",
+}
 Question = Annotated[
     str | None,
     typer.Argument(
@@ -214,16 +218,15 @@ def tell_thinking(answer: "Answer", out: Output) -> None:
     if not answer.tokens_thinking:
         return
     left_out = f"{plural(answer.tokens_thinking, 'token')} of thinking left out (--show-thinking)"
-    if not answer.text and answer.finish == "length":
-        out.warn(f"{left_out}: it took all of --max-new-tokens, and no answer came")
+    if not answer.text and answer.finish in NO_ANSWER:
+        out.warn(f"{left_out}: it {NO_ANSWER[answer.finish]}, and no answer came")
     else:
         out.note(left_out)
 
 
 def tell_finish(finish: str, max_new_tokens: int, out: Output) -> None:
     """Say when an answer did not end by itself; Ctrl-C sets the status."""
-    if finish == "length":
-        out.note(f"the answer was cut at {max_new_tokens} tokens (--max-new-tokens)")
+    tell_cut(finish, max_new_tokens, out)
     if finish == "interrupted":
         out.warn("interrupted: the answer above is not complete")
         raise typer.Exit(ExitCode.INTERRUPTED)

@@ -108,7 +108,7 @@ def run(
     from infllm.cli.bench.suites import find_tasks
     from infllm.cli.bench.workers import check_workers
     from infllm.cli.opening import open_config
-    from infllm.cli.tasks.policies import READ_BACK, parse_policies
+    from infllm.cli.tasks.policies import parse_policies
 
     out = streams.output("bench run")
     if not specs:
@@ -119,7 +119,7 @@ def run(
         raise UsageError("--len names no length", "write for example --len 4K,64K")
     choice = flags.choice()
     config = open_config(choice)
-    policies = parse_policies(policy, config.model.type, [READ_BACK])
+    policies = parse_policies(policy, config, read_back=True)
     source = Source(data=data, lengths=wanted, count=samples, seed=seed, haystack=haystack, qa=qa)
     plan = Plan(config, choice, tasks, policies, source, limit)
     check_files(tasks, source)

@@ -51,18 +51,17 @@ def index(
         return
 
     from infllm.cli.appending import append_to_memory
-    from infllm.cli.opening import open_config, open_engine
+    from infllm.cli.opening import open_engine
     from infllm.cli.progress import peak_memory_bytes
     from infllm.cli.reading import check_budget
-    from infllm.cli.remember import bytes_of, choice_of, index_sources, tail_tokens
+    from infllm.cli.remember import bytes_of, config_of, index_sources, tail_tokens
     from infllm.cli.sources import all_left_out, read_documents
     from infllm.cli.text import plural, size
     from infllm.engine import Verification
 
     folder = Path(output)
     if append:
-        choice = choice_of(folder, choice)
-        config = open_config(choice)
+        choice, config = config_of(folder, choice)
         verification = Verification(folder)  # done when the documents are read
         collection = read_documents(sources, documents, out)
         engine = open_engine(config, choice, out)

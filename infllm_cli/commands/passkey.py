@@ -75,7 +75,7 @@ def passkey(
     choice = flags.choice()
     config = open_config(choice)
     name = preset_name(config, choice)
-    policies = parse_policies(policy, config.model.type)
+    policies = parse_policies(policy, config)
     text = FILLER if filler == "classic" else _filler_text(filler)
     cases = plan_cases(wanted, depths, count, digits, seed)
     done: list[Trial] = []

@@ -76,7 +76,7 @@ def ppl(
     choice = flags.choice()
     config = open_config(choice)
     preset = preset_name(config, choice)
-    policies = parse_policies(policy, config.model.type)
+    policies = parse_policies(policy, config)
     collection = read_documents(sources, documents, out)
     results: list[Perplexity] = []
     with open_engine(config, choice, out) as engine:

@@ -49,7 +49,7 @@ def speed(
     """
     from infllm.cli.opening import open_config, open_engine, preset_name
     from infllm.cli.progress import Progress
-    from infllm.cli.tasks.policies import parse_policies
+    from infllm.cli.tasks.policies import parse_policies, session_overrides
     from infllm.cli.tasks.speed import measure, measure_ceilings
     from infllm.cli.text import size
 
@@ -60,7 +60,7 @@ def speed(
     choice = flags.choice()
     config = open_config(choice)
     name = preset_name(config, choice)
-    policies = parse_policies(policy, config.model.type)
+    policies = parse_policies(policy, config)
     rows: list[tuple[str, Speed]] = []
     stopped: Exception | None = None
     deadline = time.monotonic() + 60 * minutes
@@ -77,7 +77,7 @@ def speed(
                     progress.rename(policy_name)
                     for row in measure(
                         engine,
-                        {"type": policy_name},
+                        session_overrides(policy_name),
                         wanted,
                         decode_steps=decode,
                         deadline=deadline,

@@ -13,6 +13,7 @@ from infllm.cli.options import Sampling
 from infllm.cli.progress import Progress
 from infllm.cli.reading import feed
 from infllm.cli.tasks.answer import generate_answer
+from infllm.cli.tasks.policies import session_overrides
 
 if TYPE_CHECKING:
     from infllm.engine import Engine
@@ -158,7 +159,7 @@ def run_passkey(
         for policy in policies:
             progress.rename(f"{policy} {case.length:,} at {case.depth:g}%")
             started = time.monotonic()
-            session = engine.session(overrides={"type": policy})
+            session = engine.session(overrides=session_overrides(policy))
             feed(session, document, engine.config.chunk_size, progress)
             feed(session, prompt.tail_ids, engine.config.chunk_size, progress)
             answer = generate_answer(session, tokenizer, sampling)

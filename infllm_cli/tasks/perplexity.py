@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from infllm.cli.errors import Interrupted, UsageError
 from infllm.cli.progress import Progress, peak_memory_bytes
+from infllm.cli.tasks.policies import session_overrides
 from infllm.cli.text import count
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def measure_perplexity(
     Raises:
         Interrupted: Ctrl-C; says how far scoring came and what it had found.
     """
-    session = engine.session(overrides={"type": policy})
+    session = engine.session(overrides=session_overrides(policy))
     curve = Curve(edges)
     progress.rename(policy)
     before = progress.elapsed

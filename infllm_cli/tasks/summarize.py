@@ -82,7 +82,10 @@ def summarize_by_parts(
         reading = read_prompt(engine, session, part, task, {}, out, label=label, policy="origin")
         given, read = given + reading.tokens_given, read + reading.tokens_read
         seconds += reading.seconds
-        return generate_answer(session, engine.tokenizer, how, write)
+        answer = generate_answer(session, engine.tokenizer, how, write)
+        if answer.finish == "repetition" and write is _ignore:
+            out.note(f"{label}: the summary repeated itself without end and was stopped")
+        return answer
 
     task = "summarize-map"
     while True:

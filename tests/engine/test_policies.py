@@ -60,10 +60,12 @@ def memories(draw: st.DrawFn) -> ModelConfig:
         repr_topk=draw(st.integers(1, block_size)),
         repr_score=draw(st.sampled_from(["mass", "dot"])),
         repr_heads=draw(st.sampled_from(["query", "group"])),
-        far_position=draw(st.sampled_from(["capped", "exact"])),
+        far_position=draw(st.sampled_from(["capped", "exact", "within"])),
+        far_limit=draw(st.none() | st.integers(1, 60)),
         perhead=draw(st.booleans()), max_cached_block=draw(st.integers(5, 9)),
         chunk_topk_calc=draw(st.none() | st.integers(exc, 4 * exc)),
         cache_strategy=draw(st.sampled_from(["lru", "fifo", "lru-s"])),
+        unit_score="representatives",
     )  # fmt: skip
 
 

@@ -17,11 +17,13 @@ FLOORS = (
     ("sources",),
     ("config",),
     ("text",),
+    ("prune",),
     ("attachment",),
     ("units", "decode"),
     ("policies",),
     ("session",),
     ("files",),
+    ("guide",),
     ("engine",),
     ("support",),
 )

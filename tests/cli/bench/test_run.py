@@ -7,10 +7,10 @@ import pytest
 
 from infllm.cli.bench import examine
 from infllm.cli.bench.suites import Task
-from infllm.cli.tasks.policies import READ_BACK
 from infllm.engine.errors import OutOfMemory
 from tests.cli.stories import fact, story
 
+READ_BACK = "inf-llm+read-back"
 NUMBERS = ["4187693", "9024415", "5530127"]
 PROMPT = (
     "{context}\n\nQuestion: What is the special magic number for vague-harbor mentioned in the "
