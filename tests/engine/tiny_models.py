@@ -62,16 +62,6 @@ SERVED: dict[str, dict[str, Any]] = {
         "v_head_dim": 16, "moe_intermediate_size": 32, "first_k_dense_replace": 1,
         "num_key_value_heads": 4, "head_dim": 8,
     },
-    "llama4_text": {
-        "num_local_experts": 2, "num_experts_per_tok": 1, "intermediate_size_mlp": 96,
-        "attention_chunk_size": 8, "num_hidden_layers": 4,
-    },
-    "apertus": {},
-    "minimax_m2": {"num_local_experts": 2, "num_experts_per_tok": 1},
-    "dots1": {
-        "n_routed_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32, "n_group": 1,
-        "topk_group": 1, "n_shared_experts": 1, "first_k_dense_replace": 1,
-    },
 }  # fmt: skip
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
