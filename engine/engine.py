@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -76,6 +77,8 @@ class Engine:
         refuse_packed(form, self.device, model)
         self._unpack: Callable[[], None] | None = None
         self.attachment.__enter__()
+        if self.attachment.state_bytes:
+            self.recorder.give_up("layers keep a state, which a replay would move twice")
         try:
             if expected is not None:
                 with dense_rows(model):
@@ -219,7 +222,8 @@ class Engine:
     def estimate(self, n_tokens: int, overrides: Mapping[str, Any] | None = None) -> Estimate:
         """Bytes that a session of `n_tokens` tokens will keep, by tier."""
         config = self.config if not overrides else self.config.with_overrides(overrides)
-        return estimate(_resolved(config, self.dtype).model, self.attachment.layers, n_tokens)
+        found = estimate(_resolved(config, self.dtype).model, self.attachment.layers, n_tokens)
+        return replace(found, device_bytes=found.device_bytes + self.attachment.state_bytes)
 
 
 def load(

@@ -5,32 +5,34 @@ from typing import TYPE_CHECKING
 from infllm.engine.lazy import lazily
 
 if TYPE_CHECKING:
-    from infllm.engine.attachment.attachment import Attachment, refuse_by_config
+    from infllm.engine.attachment.attachment import Attachment
     from infllm.engine.attachment.cache import Memory, SessionCache
     from infllm.engine.attachment.layer import Call, Layer, Rotary, Softmax, UnitUse
-    from infllm.engine.attachment.loading import load_parts
+    from infllm.engine.attachment.loading import auto_class, load_parts
     from infllm.engine.attachment.packed_weights import (
         best_form,
         dense_rows,
         pack_steps,
         refuse_packed,
     )
+    from infllm.engine.attachment.refusals import refuse_by_config
     from infllm.engine.attachment.selfcheck import compare, expected_logits
 
 __all__ = [
     "Attachment", "Call", "Layer", "Memory", "Rotary", "SessionCache", "Softmax", "UnitUse",
-    "best_form", "compare", "dense_rows", "expected_logits", "load_parts", "pack_steps",
-    "refuse_by_config", "refuse_packed",
+    "auto_class", "best_form", "compare", "dense_rows", "expected_logits", "load_parts",
+    "pack_steps", "refuse_by_config", "refuse_packed",
 ]  # fmt: skip
 
 __getattr__ = lazily(
     __name__,
     {
-        "attachment": ("Attachment", "refuse_by_config"),
+        "attachment": ("Attachment",),
         "cache": ("Memory", "SessionCache"),
         "layer": ("Call", "Layer", "Rotary", "Softmax", "UnitUse"),
-        "loading": ("load_parts",),
+        "loading": ("auto_class", "load_parts"),
         "packed_weights": ("best_form", "dense_rows", "pack_steps", "refuse_packed"),
+        "refusals": ("refuse_by_config",),
         "selfcheck": ("compare", "expected_logits"),
     },
 )

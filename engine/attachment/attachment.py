@@ -6,7 +6,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -14,21 +14,47 @@ from torch import Tensor, nn
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
+    DynamicCache,
     GenerationMixin,
     PreTrainedModel,
 )
 
-from infllm.engine.attachment.cache import Memory, SessionCache, cache_name, rename_cache
-from infllm.engine.attachment.layer import Call, Layer
+from infllm.engine.attachment.cache import (
+    CACHE_NAMES,
+    Memory,
+    SessionCache,
+    cache_name,
+    rename_cache,
+    session_cache,
+)
+from infllm.engine.attachment.head import hidden_states, logits
+from infllm.engine.attachment.indexers import LIMIT, find_indexers, open_mask, put_aside
+from infllm.engine.attachment.layer import Call, HeadForm, Layer
 from infllm.engine.attachment.probe import (
     PROBE_TOKENS,
     Watch,
     find_rotary_modules,
     identity_forward,
     probe,
+    same,
 )
-from infllm.engine.errors import ConfigError, UnsupportedCall, UnsupportedModel
+from infllm.engine.attachment.refusals import (
+    attention_elsewhere,
+    faults_named,
+    refuse_by_config,
+    refuse_layers_without_state,
+    refuse_learned_positions,
+    refuse_padding,
+    text_model,
+)
+from infllm.engine.attachment.replacing import replaced
+from infllm.engine.attachment.sdpa import answer_sdpa
+from infllm.engine.attachment.states import Carriers, States, find_carriers
+from infllm.engine.attachment.stepwise import STEPPED, modules_with_state, stepping
+from infllm.engine.errors import ConfigError, UnsupportedCall
 
+BIASED = "biases of keys are served, and the model's own mask is not: it would leave tokens out"
+EXPANDED = "latent attention (MLA): memories keep keys and values expanded"
 PREFIX = "infllm_"  # of the attention functions that attachments register
 _names = (f"{PREFIX}{n}" for n in itertools.count())
 
@@ -44,14 +70,16 @@ class Attachment:
     def __init__(
         self, model: PreTrainedModel, base: float | None = None, distance_scale: float = 1.0
     ) -> None:
-        config = getattr(model, "config", None)
+        config = getattr(text_model(model), "config", None)
         if str(getattr(config, "_attn_implementation", "")).startswith(PREFIX):
             raise UnsupportedCall(
                 f"this {type(model).__name__} is attached to another engine",
                 "open more sessions of that engine, or close it first",
             )
         self.model = model
+        self._text = text_model(model)
         self.layers: list[Layer] = []
+        self.limits: list[str] = []
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
@@ -60,21 +88,43 @@ class Attachment:
         self._name = next(_names)
         self._cache_name = cache_name(type(model).forward)  # of the argument that takes a session
         self._attention: Callable[..., tuple[Tensor, None]] = self._attend
+        self._carriers = Carriers()
+        self._indexers = find_indexers(model)
+        self._own_attention = ""  # the name of what it computes attention with elsewhere
+        self._forms: dict[int, HeadForm] = {}  # of the layers that need one
+        self._by_order = False  # layers are told apart by the order of their calls in a pass
+        self._calls = 0  # of the pass under way
+        self._continues = False  # the pass under way goes on from states
+        self._displaced: dict[str, Any] = {}  # states of modules, while a session's are in place
         self._stack = ExitStack()
         self._memory: Memory | None = None  # of the forward pass under way
         self._call: Call | None = None
 
     def __enter__(self) -> Attachment:
         refuse_by_config(self.model)
-        with ExitStack() as stack:
+        with faults_named(self.model), ExitStack() as stack:
+            refuse_learned_positions(self.model)
             self._register(stack)
+            if self._indexers:
+                stack.enter_context(put_aside(self._indexers))
+                self.limits.append(LIMIT)
             rotary = find_rotary_modules(self.model)
-            self.layers = probe(
+            self.layers, self._by_order = probe(
                 self.model, rotary, self._probe_run,
                 base=self._base, distance_scale=self._distance_scale,
             )  # fmt: skip
+            self._forms = {x.index: x.form for x in self.layers if x.form is not None}
+            if self._forms and getattr(self._text.config, "kv_lora_rank", None):
+                self.limits.append(EXPANDED)
+            if any(form.biased for form in self._forms.values()):
+                self.limits.append(BIASED)
+            self._carriers = self._find_carriers()
+            if self._carriers and not self._goes_on():
+                modules = modules_with_state(self.model, self._carriers, self._run_with)
+                stack.enter_context(stepping(modules, lambda: self._continues))
+                self.limits.append(STEPPED)
             for module in rotary:
-                stack.enter_context(module.replaced(identity_forward(module)))
+                stack.enter_context(replaced(module.module, identity_forward(module)))
             hook = self.model.register_forward_pre_hook(self._before, with_kwargs=True)
             stack.callback(hook.remove)
             hook = self.model.register_forward_hook(self._after, always_call=True)
@@ -90,38 +140,80 @@ class Attachment:
 
     def _register(self, stack: ExitStack) -> None:
         """Make the attention function known to transformers and choose it, until `stack` closes."""
-        before = self.model.config._attn_implementation
+        self._own_attention = before = self._text.config._attn_implementation
         functions = AttentionInterface._global_mapping
         masks = AttentionMaskInterface._global_mapping
         AttentionInterface.register(self._name, self._answer)
         stack.callback(functions.pop, self._name, None)
-        AttentionMaskInterface.register(self._name, _no_mask)
+        AttentionMaskInterface.register(self._name, self._mask)
         stack.callback(masks.pop, self._name, None)
         stack.callback(self._set_implementation, before)
         self._set_implementation(self._name)
+        if self._text.config._attn_implementation != self._name:
+            # Its modules do not ask transformers' interface, but may ask torch's function.
+            self._text.config._attn_implementation_internal = "sdpa"
+            answer_sdpa(self.model, self._answer, stack)
 
     def _set_implementation(self, name: str) -> None:
-        self.model.set_attn_implementation(name)
-        if self.model.config._attn_implementation != name:
-            raise UnsupportedModel(
-                f"{type(self.model).__name__} does not take attention functions from transformers' "
-                "attention interface"
-            )
+        self._text.set_attn_implementation(name)
+        if name == self._own_attention:  # where it was changed behind the model's back
+            self._text.config._attn_implementation_internal = name
 
-    def _probe_run(self, watch: Watch, positions: Tensor) -> Tensor:
-        vocab = self.model.get_input_embeddings().weight.shape[0]
-        ids = torch.arange(PROBE_TOKENS, device=positions.device)[None] * 7 % vocab
+    def _watched(self, watch: Watch, tokens: slice = slice(None), **kwargs: Any) -> Any:
+        """What the model gives for the probe's tokens."""
+        ids = torch.arange(PROBE_TOKENS, device=self.device)[None] * 7 % self.vocab_size
         self._attention = watch
         try:
             with torch.no_grad():
-                out = self.model(input_ids=ids, position_ids=positions, use_cache=False)
+                return self.model(input_ids=ids[:, tokens], **kwargs)
         finally:
             self._attention = self._attend
-        if not watch.seen:
-            raise UnsupportedModel(
-                f"the attention of {type(self.model).__name__} does not go through transformers' "
-                "attention interface"
-            )
+
+    def _find_carriers(self) -> Carriers:
+        """Where layers keep a state; looked for where some have no attention."""
+        text = self.model.config.get_text_config(decoder=True)
+        n = int(getattr(text, "num_hidden_layers", 0))
+        seen = {layer.index for layer in self.layers}
+        missing = [] if self._by_order else [i for i in range(n) if i not in seen]
+        kinds = getattr(text, "layer_types", None) or ()
+        plain = not missing and not self._by_order
+        if plain and not any("hybrid" in kind for kind in kinds):
+            return Carriers()
+
+        def run() -> Any:
+            out = self._watched(Watch(), use_cache=True)
+            own = (out[name] for name in CACHE_NAMES if out.get(name) is not None)
+            return next(own, None) or DynamicCache(config=self.model.config)
+
+        found = find_carriers(self.model, run)
+        refuse_layers_without_state(self.model, missing, found)
+        return found
+
+    def _run_with(self, cache: Any, tokens: slice = slice(None)) -> Tensor:
+        """Logits of the probe's tokens with a cache of the model's own."""
+        positions = torch.arange(PROBE_TOKENS, device=self.device)[None, tokens]
+        kwargs = {"position_ids": positions, "use_cache": cache is not None}
+        out = self._watched(Watch(), tokens, **{self._cache_name: cache}, **kwargs)
+        return out.logits
+
+    def _goes_on(self) -> bool:
+        """Whether a pass of several tokens goes on from the states that are there."""
+        cut, cache = PROBE_TOKENS // 2, self._carriers.new_cache()
+        none = self._carriers.fresh().modules
+        before = self._carriers.swap(none)
+        try:
+            self._run_with(cache, slice(0, cut))
+            rest = self._run_with(cache, slice(cut, None))
+            self._carriers.swap(none)
+            whole = self._run_with(None)
+        finally:
+            self._carriers.swap(before)
+        return same(rest, whole[:, cut:])
+
+    def _probe_run(self, watch: Watch, positions: Tensor) -> Tensor:
+        out = self._watched(watch, position_ids=positions, use_cache=False)
+        if not watch.calls:
+            raise attention_elsewhere(self.model)
         return out.logits
 
     # ---- a forward pass -------------------------------------------------------------------------
@@ -134,13 +226,26 @@ class Attachment:
         `added`: what is added to the embeddings, [1, T, M].
         """
         keep = {"logits_to_keep": 1} if self.keeps_logits else {}
-        cache = {self._cache_name: SessionCache(memory)}
+        cache = {self._cache_name: self.cache(memory)}
         with torch.no_grad():
             tokens = {"input_ids": ids}
             if added is not None:
                 embedded = self.model.get_input_embeddings()(ids)
                 tokens = {"inputs_embeds": embedded + added.to(embedded)}
             self.model(**tokens, position_ids=positions, use_cache=True, **cache, **keep)
+
+    def cache(self, memory: Memory) -> SessionCache:
+        """`memory` as the model takes it."""
+        return session_cache(memory, self._carriers.own)
+
+    def fresh_states(self) -> States:
+        """What layers carry beside keys and values, of a session that was given nothing yet."""
+        return self._carriers.fresh()
+
+    @property
+    def state_bytes(self) -> int:
+        """What layers carry beside keys and values, of one session; 0 where they carry nothing."""
+        return self._carriers.nbytes
 
     def check_ids(self, ids: Sequence[int]) -> None:
         """Raises ConfigError for ids outside of the model's vocabulary."""
@@ -180,16 +285,24 @@ class Attachment:
                 "there is no token to go on from: generate() cuts off as many as were read",
                 "give the new tokens and an attention mask of ones for all tokens so far and them",
             )
-        _refuse_padding(kwargs.get("attention_mask"))
-        self._memory = cache.memory
+        refuse_padding(kwargs.get("attention_mask"))
+        self._memory, self._calls = cache.memory, 0
         self._call = cache.memory.begin_pass(int(tokens.shape[0]), int(tokens.shape[1]))
+        if self._carriers:
+            self._continues = cache.memory.states.begun
+            self._displaced = self._carriers.swap(cache.memory.states.modules)
         return args, kwargs
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         memory, self._memory, self._call = self._memory, None, None
         if memory is not None:
+            memory.states.modules.update(self._carriers.swap(self._displaced))
             logits = output[0] if isinstance(output, tuple) else getattr(output, "logits", None)
             memory.end_pass(logits)
+
+    def _mask(self, *args: Any, **kwargs: Any) -> Tensor | None:
+        """Masks are the policies' affair."""
+        return open_mask(self.device) if self._indexers else None
 
     def _answer(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
         """What transformers calls: the probe's watch, then `_attend`."""
@@ -210,55 +323,34 @@ class Attachment:
         memory, call = self._memory, self._call
         if memory is None or call is None:
             raise UnsupportedCall("an attention layer was called outside the attached model")
-        if attention_mask is not None:
+        if attention_mask is not None and not (self._indexers or self._forms):
             raise UnsupportedCall("the engine makes its own masks; an explicit one cannot be used")
         if query.requires_grad:
             raise UnsupportedCall(
                 "the memory keeps no gradients", "call the model under torch.no_grad()"
             )
-        layer: int = module.layer_idx  # type: ignore[assignment]
+        if self._by_order:
+            layer, self._calls = self._calls, self._calls + 1
+        else:
+            layer = module.layer_idx  # type: ignore[assignment]
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return memory.attend(layer, query, key, value, call, scale, softcap, s_aux), None
+        form = self._forms.get(layer)
+        if form is None:
+            return memory.attend(layer, query, key, value, call, scale, softcap, s_aux), None
+        query, key = form.query(query, scale), form.key(key, attention_mask)
+        value = form.value(value)
+        out = memory.attend(layer, query, key, value, call, scale, softcap, s_aux)
+        return out[..., : form.value_dim].contiguous(), None
 
     # ---- logits ---------------------------------------------------------------------------------
 
-    @contextmanager
-    def hidden_states(self) -> Iterator[list[Tensor]]:
-        """Collects the decoder's last hidden states [B, T, M] of the passes made inside."""
-        kept: list[Tensor] = []
-
-        def keep(module: nn.Module, args: Any, output: Any) -> None:
-            kept.append(output.last_hidden_state)
-
-        hook = self._decoder.register_forward_hook(keep)
-        try:
-            yield kept
-        finally:
-            hook.remove()
+    def hidden_states(self) -> AbstractContextManager[list[Tensor]]:
+        """Collects the last hidden states [B, T, M] of the passes made inside."""
+        return hidden_states(self.model)
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits float32 [B, T, vocab] of hidden states, with all that the model does to them.
-
-        The model's own forward runs with its decoder standing still: output scaling and
-        soft-capping are inherited, whatever the model.
-        """
-        decoder = self._decoder
-        own = decoder.__dict__.get("forward")
-        decoder.forward = lambda *args, **kwargs: _DecoderOutput(hidden)
-        forward = type(self.model).forward  # without the hooks of a real pass
-        ids = torch.zeros(hidden.shape[:2], dtype=torch.long, device=hidden.device)
-        try:
-            return forward(self.model, input_ids=ids, return_dict=True).logits.float()
-        finally:
-            if own is None:
-                del decoder.forward
-            else:
-                decoder.forward = own
-
-    @property
-    def _decoder(self) -> Any:
-        decoder = self.model.get_decoder() if hasattr(self.model, "get_decoder") else None
-        return self.model.base_model if decoder is None or decoder is self.model else decoder
+        """Logits float32 [B, T, vocab] of hidden states, with all that the model does to them."""
+        return logits(self.model, hidden)
 
     @property
     def keeps_logits(self) -> bool:
@@ -288,67 +380,3 @@ def _generate_with_any_cache_name(model: PreTrainedModel) -> Iterator[None]:
             del model.generate
         else:
             model.generate = own
-
-
-class _DecoderOutput:
-    """What a decoder returns: hidden states, and nothing else."""
-
-    def __init__(self, hidden: Tensor) -> None:
-        self.last_hidden_state = hidden
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.last_hidden_state
-
-    def __getattr__(self, name: str) -> None:
-        return None
-
-
-def refuse_by_config(model: nn.Module) -> None:
-    """Name what is known not to fit before anything is tried."""
-    config: Any = getattr(model, "config", None)
-    if config is None or not hasattr(model, "set_attn_implementation"):
-        raise UnsupportedModel(f"{type(model).__name__} is no transformers model")
-    name = type(model).__name__
-    text = config.get_text_config()
-    if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedModel(f"{name} is an encoder-decoder; only decoders can be attached")
-    if getattr(text, "kv_lora_rank", None):
-        raise UnsupportedModel(
-            f"{name} has multi-head latent attention (MLA): its keys are compressed and only "
-            "partly rotated, so that they cannot be moved to another position"
-        )
-    if getattr(text, "alibi", False) or getattr(text, "model_type", "") in ("bloom", "mpt"):
-        raise UnsupportedModel(
-            f"{name} has ALiBi: distances are a bias on the logits, not a rotation"
-        )
-    if "chunked_attention" in (getattr(text, "layer_types", None) or ()):
-        raise UnsupportedModel(
-            f"{name} attends within fixed chunks (chunked attention), which no memory can extend"
-        )
-    embeddings = [n for n, m in model.named_modules() if _is_position_embedding(n, m)]
-    if embeddings:
-        raise UnsupportedModel(
-            f"{name} has learned positions ({embeddings[0]}): tokens cannot be moved closer"
-        )
-
-
-def _is_position_embedding(name: str, module: nn.Module) -> bool:
-    last = name.rpartition(".")[2]
-    known = last in ("wpe", "embed_positions", "position_embeddings", "position_embedding")
-    return known and isinstance(module, nn.Embedding)
-
-
-def _refuse_padding(mask: Any) -> None:
-    if mask is None:
-        return
-    if not isinstance(mask, Tensor) or mask.ndim != 2:
-        raise UnsupportedCall("only a two-dimensional attention mask can be used")
-    if not bool(mask.bool().all()):
-        raise UnsupportedCall(
-            "padding cannot be used: the memory has no holes", "give one sequence, without padding"
-        )
-
-
-def _no_mask(*args: Any, **kwargs: Any) -> None:
-    """Masks are the policies' affair."""
-    return None

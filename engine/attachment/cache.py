@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 
 from infllm.engine.errors import UnsupportedCall
 
 if TYPE_CHECKING:
     from infllm.engine.attachment.layer import Call
+    from infllm.engine.attachment.states import States
 
 
 class Memory(Protocol):
@@ -25,6 +27,10 @@ class Memory(Protocol):
     @property
     def n_layers(self) -> int:
         """Attention layers of the model."""
+
+    @property
+    def states(self) -> States:
+        """What layers carry beside keys and values; passes write to it."""
 
     @property
     def under_way(self) -> bool:
@@ -42,6 +48,19 @@ class Memory(Protocol):
     ) -> Tensor:  # fmt: skip
         """Attention of one layer: q [B, H, T, D], k and v [B, Hkv, T, D], not rotated, to o
         [B, T, H, Dv]."""
+
+
+def session_cache(memory: Memory, own: type[Cache] = Cache) -> SessionCache:
+    """`memory` as a cache that is also one of the model's `own` class, where it insists on that."""
+    kind: Any = own
+    return _cache_class(kind)(memory)
+
+
+@functools.cache
+def _cache_class(own: Any) -> type[SessionCache]:
+    if issubclass(SessionCache, own) or own is DynamicCache:
+        return SessionCache
+    return type(f"Session{own.__name__}", (SessionCache, own), {})
 
 
 # What transformers calls the cache that a model is given: the first since 5.24, the others before.
@@ -73,12 +92,15 @@ def rename_cache(arguments: dict[str, Any], name: str) -> dict[str, Any]:
 class SessionCache(Cache):
     """A memory as transformers' models take it: it hands keys and values through, and holds none.
 
+    What layers carry beside them stays in the cache layers of the session's states.
+
     For `model.generate(..., cache=session.cache)`: each forward pass is a segment of its own, so
     give the question (and an attention mask as long as all tokens so far, or none).
     """
 
     def __init__(self, memory: Memory) -> None:
-        super().__init__(layers=[])
+        Cache.__init__(self, layers=memory.states.layers)
+        self.__dict__.update(memory.states.cache)
         self.memory = memory  # which keeps no such view: it goes when it is let go
 
     def update(
@@ -98,21 +120,25 @@ class SessionCache(Cache):
         return -1
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        return self.memory.length + query_length, 0
+        return query_length, 0  # of masks that nobody looks at
 
-    # One entry a layer: this cache holds no layers of its own for transformers to ask.
+    # One entry a layer: where no layer has a state, there is none for transformers to ask.
 
     @property
     def is_linear(self) -> list[bool]:
-        return [False] * self.memory.n_layers
+        return super().is_linear or self._none
 
     @property
     def is_sliding(self) -> list[bool]:
-        return [False] * self.memory.n_layers
+        return self._none
 
     @property
     def is_dummy(self) -> list[bool]:
-        return [False] * self.memory.n_layers
+        return self._none
+
+    @property
+    def _none(self) -> list[bool]:
+        return [False] * (len(self.layers) or self.memory.n_layers)
 
     @property
     def is_compileable(self) -> bool:

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from infllm.engine.attachment.packed_weights import refuse_packed, shrink
 from infllm.engine.config import ModelConfig, device_name, dtype_name
@@ -43,6 +51,18 @@ def _load_tokenizer(settings: ModelConfig) -> Any:
         raise _not_found(path, error) from error
 
 
+def auto_class(config: PretrainedConfig) -> Any:
+    """What makes a model of a config: for text, or for text and pictures, of which text is read.
+
+    None where transformers has none of either.
+    """
+    kinds = (
+        (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
+        (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModelForImageTextToText),
+    )
+    return next((auto for mapping, auto in kinds if type(config) in mapping), None)
+
+
 def _load_model(settings: ModelConfig, device: torch.device, dtype: torch.dtype) -> Any:
     path = local_folder(settings.path)
     try:
@@ -73,9 +93,11 @@ def _from_pretrained(path: str, revision: str | None, **arguments: Any) -> Any:
     """As transformers loads it; of a pruned model also one whose layers differ."""
     told, _ = PretrainedConfig.get_config_dict(path, revision=revision)
     shape = told_shape(told, path)
+    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
     if shape is None:
-        return AutoModelForCausalLM.from_pretrained(path, revision=revision, **arguments)
-    config = AutoConfig.from_pretrained(path, revision=revision)
+        # One that has none of its own kind is told so by transformers.
+        auto = auto_class(config) or AutoModelForCausalLM
+        return auto.from_pretrained(path, revision=revision, **arguments)
     return load_shaped(path, config, shape, revision=revision, **arguments)
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from infllm.engine.attachment.layer import Layer, Rotary
+from infllm.engine.attachment.layer import HeadForm, Layer, Rotary
+from infllm.engine.attachment.replacing import all_replaced
 from infllm.engine.errors import UnsupportedModel
 from infllm.kernels.rotate import Rope, rotate
 
@@ -32,19 +33,8 @@ class RotaryModule:
 
     module: nn.Module
     tables: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-    @contextmanager
-    def replaced(self, forward: Callable[..., Any]) -> Iterator[None]:
-        """Let `forward` answer in the module's place."""
-        own = self.module.__dict__.get("forward")
-        self.module.forward = forward
-        try:
-            yield
-        finally:
-            if own is None:
-                del self.module.forward
-            else:
-                self.module.forward = own
+    complex: bool = False  # it returns one table, cosine + i sine
+    sine_first: bool = False
 
 
 def find_rotary_modules(model: nn.Module) -> list[RotaryModule]:
@@ -64,45 +54,83 @@ class Seen:
     k: Tensor  # [1, Hkv, T, D]
     v: Tensor
     sliding_window: int | None
+    chunk: int | None
+    biased: bool  # keys have a bias each
 
 
 class Watch:
     """Attention function of the probe: records q and k, and answers with values alone."""
 
     def __init__(self) -> None:
-        self.seen: dict[int, Seen] = {}
-        self.repeated: int | None = None
+        self.calls: list[tuple[Any, Seen]] = []  # of the pass, in order, with the layer's number
+
+    @property
+    def by_order(self) -> bool:
+        """Whether layers are told apart by the order of their calls: where modules do not say
+        which layer they are, or one attends more than once a pass."""
+        numbers = [number for number, _ in self.calls]
+        own = all(isinstance(n, int) and n >= 0 for n in numbers)
+        return not own or len(set(numbers)) < len(numbers)
+
+    @property
+    def seen(self) -> dict[int, Seen]:
+        """Calls by the number of their layer."""
+        if self.by_order:
+            return dict(enumerate(seen for _, seen in self.calls))
+        return dict(self.calls)
 
     def __call__(
-        self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any = None, **kwargs: Any
-    ) -> tuple[Tensor, None]:
-        index = getattr(module, "layer_idx", None)
-        if index is None:
-            raise UnsupportedModel(
-                f"{type(module).__name__} does not say which layer it is (no layer_idx)"
-            )
+        self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, attention_mask: Any = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:  # fmt: skip
         if kwargs.get("is_causal") is False or getattr(module, "is_causal", True) is False:
             raise UnsupportedModel(f"{type(module).__name__} is not causal attention")
-        if index in self.seen:
-            self.repeated = index
-        window = sliding_window(module, kwargs)
-        self.seen[index] = Seen(q.detach(), k.detach(), v.detach(), window)
+        for name, value in kwargs.items():
+            if "bias" in name and isinstance(value, Tensor):
+                raise UnsupportedModel(
+                    f"{type(module).__name__} adds a bias of its own to each product of a query "
+                    f"and a key ({name}): no memory knows it for tokens that are elsewhere"
+                )
+        k, v = (x[:, :, -q.shape[2] :] for x in (k, v))  # a model's own cache gives older ones too
+        seen = Seen(
+            q.detach(),
+            k.detach(),
+            v.detach(),
+            *reach(module, kwargs),
+            has_bias(module, attention_mask),
+        )
+        self.calls.append((getattr(module, "layer_idx", None), seen))
         groups = q.shape[1] // v.shape[1]
         return v.repeat_interleave(groups, dim=1).transpose(1, 2).contiguous(), None
 
 
-def sliding_window(module: nn.Module, kwargs: dict[str, Any]) -> int | None:
-    """Tokens that a layer may see by its design, or None when it may see all."""
+def has_bias(module: nn.Module, mask: Any) -> bool:
+    """Whether a layer that was given no mask makes one: a bias for each key, the same for all
+    queries.
+
+    Raises UnsupportedModel for any other mask of a layer's own.
+    """
+    if not isinstance(mask, Tensor) or not mask.is_floating_point():
+        return False
+    if not bool((mask == mask[:, :, -1:]).all()):
+        raise UnsupportedModel(f"{type(module).__name__} makes a mask of its own for each query")
+    return True
+
+
+def reach(module: nn.Module, kwargs: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Tokens of the window and of the chunk that a layer may see by its design; None: all."""
     config: Any = getattr(module, "config", None)
     kinds = getattr(config, "layer_types", None)
-    index = module.layer_idx
+    index = getattr(module, "layer_idx", None)
     kind = kinds[index] if kinds and isinstance(index, int) and index < len(kinds) else None
     if kind == "full_attention":
-        return None
+        return None, None
+    if kind == "chunked_attention":
+        return None, int(config.attention_chunk_size)
     window = kwargs.get("sliding_window")
     if window is None and kind == "sliding_attention":
         window = getattr(config, "sliding_window", None)
-    return int(window) if window else None
+    return (int(window) if window else None), None
 
 
 def probe(
@@ -112,8 +140,8 @@ def probe(
     *,
     base: float | None = None,
     distance_scale: float = 1.0,
-) -> list[Layer]:
-    """Layers of the model in order, with the rotation of each.
+) -> tuple[list[Layer], bool]:
+    """Layers of the model in order, with the rotation of each; whether order tells them apart.
 
     Args:
         run: forwards the probe's tokens at given positions [1, T] with a Watch as attention
@@ -132,43 +160,48 @@ def probe(
     with _all_replaced(rotary_modules, lambda m: identities[rotary_modules.index(m)]):
         logits = run(plain, positions)
         logits_moved = run(moved, positions + 3)
-    _check_layers(model, turned)
-    if not _same(logits, logits_moved):
+        # Position 0 may be where a state begins; others must not matter.
+        moves = not same(logits, logits_moved) and not same(
+            run(Watch(), positions + 1), logits_moved
+        )
+    if moves:
         raise UnsupportedModel(
             f"{type(model).__name__} uses positions outside its rotary embedding "
             "(learned positions, ALiBi or position-dependent scaling)"
         )
     ropes = list(_ropes(rotary_modules, positions[0]))
     layers = []
-    for index in sorted(turned.seen):
-        raw, rotated = plain.seen[index], turned.seen[index]
-        rope = _matching_rope(ropes, raw, rotated, positions[0])
+    seen = plain.seen
+    for index, rotated in sorted(turned.seen.items()):
+        raw = seen[index]
+        rope, first = _matching_rope(ropes, raw, rotated, positions[0])
         if rope is None:
             raise UnsupportedModel(
                 f"layer {index} of {type(model).__name__} rotates its queries in a way that is "
                 "none of half-split, interleaved or partial rotary"
             )
-        layers.append(_layer(index, raw, _adjusted(rope, base, distance_scale), rotated))
-    return layers
+        adjusted = _adjusted(rope, base, distance_scale)
+        layers.append(_layer(index, raw, adjusted, first, rotated))
+    return layers, turned.by_order
 
 
-def _layer(index: int, raw: Seen, rope: Rope, rotated: Seen) -> Layer:
-    _, h, _, d = raw.q.shape
+def _layer(index: int, raw: Seen, rope: Rope, first: int, rotated: Seen) -> Layer:
+    (_, h, _, d), dv = raw.q.shape, raw.v.shape[-1]
+    odd = first or d != dv or raw.biased
+    form = HeadForm(first, d, dv, raw.biased) if odd else None
     return Layer(
-        index=index, n_heads=h, n_kv_heads=raw.k.shape[1], head_dim=d, device=raw.q.device,
-        dtype=raw.q.dtype, rotary=Rotary(rope), sliding_window=rotated.sliding_window,
+        index=index, n_heads=h, n_kv_heads=raw.k.shape[1], head_dim=form.head_dim if form else d,
+        device=raw.q.device, dtype=raw.q.dtype, rotary=Rotary(rope),
+        sliding_window=rotated.sliding_window, chunk=rotated.chunk, form=form,
     )  # fmt: skip
 
 
 @contextmanager
 def _all_replaced(
-    modules: list[RotaryModule], make: Callable[[RotaryModule], Callable[..., Any]]
+    rotary: list[RotaryModule], make: Callable[[RotaryModule], Callable[..., Any]]
 ) -> Iterator[None]:
-    if not modules:
-        yield
-        return
-    head, *tail = modules
-    with head.replaced(make(head)), _all_replaced(tail, make):
+    of = {one.module: one for one in rotary}
+    with all_replaced(of, lambda module: make(of[module])):
         yield
 
 
@@ -177,11 +210,18 @@ def _recording(rotary: RotaryModule) -> Callable[..., Any]:
 
     def forward(x: Tensor, position_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
         made = original(x, position_ids, *args, **kwargs)
-        if not (isinstance(made, tuple) and len(made) == 2):
+        if isinstance(made, Tensor) and made.is_complex():
+            rotary.tables[(*args, *kwargs.values())] = (made.detach().real, made.detach().imag)
+            rotary.complex = True
+        elif isinstance(made, tuple) and len(made) == 2:
+            # The probe's first position is 0, where the sine is.
+            rotary.sine_first = not bool(made[0][..., 0, :].any())
+            cos, sin = reversed(made) if rotary.sine_first else made
+            rotary.tables[(*args, *kwargs.values())] = (cos.detach(), sin.detach())
+        else:
             raise UnsupportedModel(
                 f"{type(rotary.module).__name__} does not return a cosine and a sine table"
             )
-        rotary.tables[(*args, *kwargs.values())] = (made[0].detach(), made[1].detach())
         return made
 
     return forward
@@ -192,29 +232,17 @@ def _identity(rotary: RotaryModule) -> Callable[..., Any]:
 
     def forward(x: Tensor, position_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
         cos, _ = rotary.tables[(*args, *kwargs.values())]
-        shape = (*position_ids.shape, cos.shape[-1])
+        shape = (*position_ids.shape[1 - cos.ndim :], cos.shape[-1])  # several axes become one
         one = torch.ones(1, dtype=cos.dtype, device=x.device)
-        return one.expand(shape), torch.zeros_like(one).expand(shape)
+        if rotary.complex:
+            return torch.complex(one, torch.zeros_like(one)).expand(shape)
+        tables = one.expand(shape), torch.zeros_like(one).expand(shape)
+        return tables[::-1] if rotary.sine_first else tables
 
     return forward
 
 
 identity_forward = _identity
-
-
-def _check_layers(model: nn.Module, watch: Watch) -> None:
-    config: Any = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    n = int(getattr(text, "num_hidden_layers", len(watch.seen)))
-    name = type(model).__name__
-    if watch.repeated is not None:
-        raise UnsupportedModel(f"layer {watch.repeated} of {name} attends more than once a pass")
-    missing = [i for i in range(n) if i not in watch.seen]
-    if missing:
-        raise UnsupportedModel(
-            f"{name} has layers without the attention that an engine can serve: "
-            f"{', '.join(map(str, missing[:6]))}{' ...' if len(missing) > 6 else ''}"
-        )
 
 
 def _ropes(modules: list[RotaryModule], positions: Tensor) -> Iterator[Rope]:
@@ -232,6 +260,7 @@ def _ropes(modules: list[RotaryModule], positions: Tensor) -> Iterator[Rope]:
                 freq, scale = _frequencies(rotary.module, cos[0, :, columns], sin[0, :, columns])
                 for layout in layouts:
                     yield Rope(freq, scale, layout)  # type: ignore[arg-type]
+                    yield Rope(-freq, scale, layout)  # type: ignore[arg-type]
 
 
 def _frequencies(module: nn.Module, cos: Tensor, sin: Tensor) -> tuple[Tensor, float]:
@@ -248,20 +277,26 @@ def _frequencies(module: nn.Module, cos: Tensor, sin: Tensor) -> tuple[Tensor, f
     return freq, scale
 
 
-def _matching_rope(ropes: list[Rope], raw: Seen, rotated: Seen, positions: Tensor) -> Rope | None:
+def _matching_rope(
+    ropes: list[Rope], raw: Seen, rotated: Seen, positions: Tensor
+) -> tuple[Rope | None, int]:
+    """The rotation that turns one into the other, and the first of the values that it turns."""
+    d, device = raw.q.shape[-1], raw.q.device  # which may not be that of the tables
     for rope in ropes:
-        if 2 * rope.freq.numel() > raw.q.shape[-1]:
+        n = 2 * rope.freq.numel()
+        if n > d:
             continue
-        cos, sin = rope.cos_sin(positions)
-        if all(
-            _same(rotate(x.float(), cos, sin, rope.layout), y.float())
-            for x, y in ((raw.q, rotated.q), (raw.k, rotated.k))
-        ):
-            return rope
-    return None
+        rope = replace(rope, freq=rope.freq.to(device))
+        cos, sin = rope.cos_sin(positions.to(device))
+        for first in dict.fromkeys((0, d - n)) if n else (0,):
+            pairs = ((x.float().roll(-first, -1), y.float().roll(-first, -1))
+                     for x, y in ((raw.q, rotated.q), (raw.k, rotated.k)))  # fmt: skip
+            if all(same(rotate(x, cos, sin, rope.layout), y) for x, y in pairs):
+                return rope, first
+    return None, 0
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def same(a: Tensor, b: Tensor) -> bool:
     """Equal within the rounding of the model's dtype (relative RMS)."""
     a, b = a.float(), b.float()
     limit = 2e-2 if a.dtype != b.dtype or _is_low(a, b) else 1e-3

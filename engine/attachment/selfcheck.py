@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from infllm.engine.attachment.refusals import faults_named
 from infllm.engine.errors import UnsupportedModel
 
 CUTS = (9, 6, 1)  # tokens of each segment of the engine's run
@@ -28,9 +29,10 @@ def compare(model: Any, score: Callable[[list[int]], Tensor], expected: Tensor) 
     """
     ids = _ids(model)[0].tolist()
     rows, start = [], 0
-    for n in CUTS:
-        rows.append(score(ids[start : start + n]))
-        start += n
+    with faults_named(model):
+        for n in CUTS:
+            rows.append(score(ids[start : start + n]))
+            start += n
     got = torch.cat(rows)
     error = (got - expected).pow(2).mean().sqrt() / expected.pow(2).mean().sqrt().clamp_min(1e-6)
     limit = TOLERANCE.get(next(model.parameters()).dtype, 1e-1)

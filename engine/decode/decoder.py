@@ -32,6 +32,7 @@ class StepMemory:
         self.length = memory.length
         self.n_layers = memory.n_layers
         self.attend = memory.attend
+        self.states = memory.states
         self.logits: Tensor | None = None
 
     def begin_pass(self, batch: int, tokens: int) -> Call:
@@ -79,7 +80,7 @@ class Decoder:
         self._found: list[list[int]] | None = None  # what the last step asked for and had
         self._logits = torch.empty(0)
         self.steps = self.replays = 0  # asked for; each replayed once, or more where units lacked
-        self._tell(0)
+        self._tell(0, 0)
         self._replay = record(lambda: self._run(memory))
 
     def _run(self, memory: Memory) -> None:
@@ -98,14 +99,14 @@ class Decoder:
         same = self.call.watch_units == watch_units
         return same and self._recorded == self._dependence()
 
-    def step(self, token: int) -> Tensor | None:
-        """One step: logits float32 [vocab] after `token`.
+    def step(self, token: int, place: int) -> Tensor | None:
+        """One step: logits float32 [vocab] after `token`, which the model is told is at `place`.
 
         None where too much was missing: then nothing has happened.
         """
         for policy in self._policies:
             policy.refresh()
-        self._tell(token)
+        self._tell(token, place)
         self.steps += 1
         for _ in range(REPLAYS):
             self.replays += 1
@@ -126,12 +127,13 @@ class Decoder:
             policy.advance()
         return logits
 
-    def _tell(self, token: int) -> None:
+    def _tell(self, token: int, place: int) -> None:
         times = torch.tensor([policy.times() for policy in self._policies])
         if self._clock.is_cuda:
             times = times.pin_memory()
         self._clock.copy_(times, non_blocking=True)
         self._token.fill_(token)
+        self._position.fill_(place)
 
     def _touch(self) -> None:
         if self._found is not None:

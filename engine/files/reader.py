@@ -14,6 +14,7 @@ from torch import Tensor
 from infllm.engine.errors import MemoryFileError
 from infllm.engine.files.fingerprint import refuse_other
 from infllm.engine.files.manifest import read_manifest
+from infllm.engine.files.snapshot import STATES
 from infllm.engine.files.tensor_file import TensorFile
 from infllm.engine.files.verification import Files, Rows, Verification, map_files
 from infllm.engine.policies import KeptTokens, OffDevice
@@ -77,6 +78,12 @@ def _restore(session: Session, files: Files) -> None:
             state["pending"].tolist(), logits, kept_tokens,
         )
     )  # fmt: skip
+    carried = {
+        name.removeprefix(f"{STATES}."): state[name].clone()
+        for name in state.names
+        if name.startswith(f"{STATES}.")
+    }
+    session.states.restore(carried, told.get(STATES, {}))
     for i, policy in session.policies.items():
         kept: dict[str, Tensor | int] = dict(told["layers"][str(i)])
         for name in state.names:

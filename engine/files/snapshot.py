@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from infllm.engine.session import Session
     from infllm.engine.units import UnitStore
 
+STATES = "states"  # where a state file keeps what layers carry beside keys and values
+
 
 def stores(session: Session) -> dict[int, UnitStore]:
     """The layers that have units, by their number."""
@@ -102,6 +104,7 @@ def draft_state(session: Session) -> Draft:
                 tensors[f"{i}.{name}"] = value
             else:
                 counts[str(i)][name] = value
+    tensors |= {f"{STATES}.{name}": x for name, x in session.states.tensors.items()}
     tensors = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
     store = next(iter(stores(session).values()), None)
     metadata: dict[str, Any] = {
@@ -114,4 +117,6 @@ def draft_state(session: Session) -> Draft:
         "growing": store is not None and store.growing,
         "sums": {name: checksum(x) for name, x in tensors.items()},
     }
+    if session.states:
+        metadata[STATES] = session.states.values
     return Draft.of({name: [x] for name, x in tensors.items()}, metadata)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from infllm.engine.policies.base import Policy
+from infllm.engine.policies.chunk import Chunk
 from infllm.engine.policies.fast_inf_llm import FastInfLLM
 from infllm.engine.policies.infinite_hip import InfiniteHiP
 from infllm.engine.policies.middle_lm import infinite_lm
@@ -30,7 +31,9 @@ POLICIES: dict[str, Callable[[ModelConfig, Layer], Policy]] = {
 
 
 def make_policy(config: ModelConfig, layer: Layer) -> Policy:
-    """The memory of one layer. Layers made for a sliding window keep just that window."""
+    """The memory of one layer. Layers made for a window or for chunks keep just that."""
+    if layer.chunk is not None:
+        return Chunk(config, layer, layer.chunk)
     if layer.sliding_window is not None:
         return Window(config, layer, layer.sliding_window)
     return POLICIES[config.type](config, layer)

@@ -29,11 +29,11 @@ def losses(
     `states` [1, T, M] of all its tokens; `before` [vocab]: the logits after the token before them.
     Where there is none, the first token has no entry.
     """
-    target = torch.tensor(ids, device=attachment.device)
+    target = torch.tensor(ids, device=states.device)  # which a model's last layers may have alone
     found = []
     if first == 0:
         if before is not None:
-            found.append(_nll(before[None], target[:1]))
+            found.append(_nll(before[None].to(target.device), target[:1]))
         first = 1
     row = first
     for logits in blocks_of_logits(attachment, states[:, first - 1 : -1]):

@@ -58,6 +58,7 @@ class Reading:
         self.policies: dict[int, Policy] = {
             layer.index: make_policy(config, layer) for layer in backing.attachment.layers
         }
+        self.states = backing.attachment.fresh_states()
         by_surprise = any(p.keeps_by_surprise for p in self.policies.values())
         self._kept = KeptTokens.none() if by_surprise else None
         if self._kept is not None:
@@ -247,7 +248,7 @@ class Reading:
         began = time.perf_counter()
         attachment = self.backing.attachment
         tokens = torch.tensor([ids], device=attachment.device)
-        positions = torch.arange(len(ids), device=tokens.device)[None]
+        positions = self._places(len(ids)).to(tokens.device)[None]
         guide = None if step else self.backing.guide
         added = None if guide is None else guide(ids)
         before = self._last_logits
@@ -267,6 +268,17 @@ class Reading:
         if hidden is not None:
             hidden.append(states[0])
         self._seconds_reading += time.perf_counter() - began
+
+    def _places(self, tokens: int) -> Tensor:
+        """int64 [tokens]: positions that the model is told of the next tokens.
+
+        Rotations are the policies' affair, and know no position but distances; but some models
+        sharpen their attention as more is attended: no more than what a policy lets them see.
+        """
+        cfg, places = self.config, torch.arange(self._read, self._read + tokens)
+        if cfg.type == "origin":
+            return places
+        return places.clamp_max(cfg.n_init + cfg.n_local + cfg.topk * cfg.block_size)
 
     def _out_of_memory(self) -> OutOfMemory:
         """The error that tells how far reading came and what would help."""
@@ -296,6 +308,7 @@ class Reading:
         """A session in the same state that goes its own way; units are shared, never copied."""
         other = copy.copy(self)
         other.policies = {i: p.fork() for i, p in self.policies.items()}
+        other.states = self.states.fork()
         other._pending = list(self._pending)
         other._watch_units = False
         return other

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from infllm.engine.attachment import SessionCache
 from infllm.engine.session.generating import Generating
 from infllm.engine.session.results import Stats
 from infllm.engine.session.scoring import Scoring
+
+if TYPE_CHECKING:
+    from infllm.engine.attachment import SessionCache
 
 
 class Session(Scoring, Generating):
@@ -25,7 +27,7 @@ class Session(Scoring, Generating):
     def cache(self) -> SessionCache:
         """This session as transformers' models take it, in the argument `cache` (before release
         5.24 `past_key_values`; the attached model takes it under either name)."""
-        return SessionCache(self)
+        return self.backing.attachment.cache(self)
 
     def save(
         self,
@@ -61,7 +63,7 @@ class Session(Scoring, Generating):
             units=stores[0].n if stores else 0,
             cache_hits=sum(store.cache.hits for store in stores),
             cache_misses=sum(store.cache.misses for store in stores),
-            device_bytes=sum(p.device_bytes for p in policies),
+            device_bytes=sum(p.device_bytes for p in policies) + self.states.device_bytes,
             host_bytes=sum(p.host_bytes for p in policies),
             disk_bytes=sum(p.disk_bytes for p in policies),
             seconds_reading=self._seconds_reading,

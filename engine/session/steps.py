@@ -34,7 +34,7 @@ class Stepping(Reading):
         began = time.perf_counter()
         self._broken = True  # until the step is complete
         try:
-            logits = decoder.step(token)
+            logits = decoder.step(token, int(self._places(1)))
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory() from error
         self._broken = False
@@ -61,7 +61,8 @@ class Stepping(Reading):
     def _recording(self) -> Decoder | None:
         """Recorded steps that the next one may be, made where they can be."""
         recorder, watch = self.backing.recorder, self._watch_units
-        record = recorder.record if self.config.cuda_graphs else None
+        plain = self.config.cuda_graphs and not self.states  # a replay would move a state twice
+        record = recorder.record if plain else None
         policies = None if record is None else all_recordable(self.policies.values())
         if policies is None or record is None:
             self._decoder = None

@@ -47,6 +47,8 @@ def estimate(config: ModelConfig, layers: Sequence[Layer], n_tokens: int) -> Est
 
 def _layer_bytes(config: ModelConfig, layer: Layer, n_tokens: int) -> tuple[int, int]:
     token = 2 * layer.n_kv_heads * layer.head_dim * layer.dtype.itemsize
+    if layer.chunk is not None:
+        return min(n_tokens, layer.chunk) * token, 0
     if layer.sliding_window is not None:
         return min(n_tokens, layer.sliding_window) * token, 0
     if config.type == "origin":

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from infllm.cli import options as opt
-from infllm.cli.errors import ExitCode, exit_code
+from infllm.cli.errors import ExitCode, ModelMissing, exit_code
 from infllm.cli.output import Output
 
 CORE = (
@@ -42,7 +42,8 @@ class Finding:
 def doctor(*, flags: opt.ModelFlags, streams: opt.StreamFlags) -> None:
     """Check that everything a run needs is here.
 
-    Versions, devices, optional parts, and that the model finds a pass key. Uses no network.
+    Versions, devices, optional parts, and that the model finds a pass key. With --model: whether
+    that model is served, from its config alone, in seconds. Uses no network.
     """
     out = streams.output("doctor")
     choice = replace(flags, offline=True).choice()
@@ -68,7 +69,8 @@ def doctor(*, flags: opt.ModelFlags, streams: opt.StreamFlags) -> None:
     found("triton", *_triton())
     code: int = ExitCode.OK
     try:
-        found("model", "ok", _self_check(choice, out))
+        named = flags.model is not None
+        found("model", "ok", _examined(choice, out) if named else _self_check(choice, out))
     except Exception as error:  # whatever it is, it is what doctor was called to find
         code = exit_code(error)
         hint = getattr(error, "hint", "")
@@ -114,6 +116,34 @@ def _triton() -> tuple[str, str]:
     if installed:
         return "ok", f"{installed}, used on a GPU"
     return "missing", f"not used on {sys.platform} without a GPU"
+
+
+def _examined(choice: opt.EngineChoice, out: Output) -> str:
+    """Whether a model is served, and with which limits; nothing of its weights is read.
+
+    Raises:
+        ModelMissing: its config is not on this machine.
+        infllm.engine.errors.UnsupportedModel: it is not served, with the reason.
+    """
+    from infllm.cli.opening import open_config, quiet_libraries
+    from infllm.engine.config import read_model_config
+    from infllm.engine.errors import UnsupportedModel
+
+    path = open_config(choice).model.path or ""
+    values = read_model_config(path)
+    if values is None:
+        raise ModelMissing(f"no config of {path} on this machine")
+    quiet_libraries(out)
+    from infllm.engine.support import examine_config  # slow to import
+
+    support = examine_config(values)
+    kind = values.get("model_type")
+    if support.outcome == "refused":
+        raise UnsupportedModel(f"{path} ({kind}) is not served: {support.reason}")
+    if support.outcome == "unknown":
+        return f"{path} ({kind}) may be served or not: {support.reason}"
+    limits = f", with limits: {support.reason}" if support.reason else ""
+    return f"{path} ({kind}) is served{limits}; a tiny one of its config was tried"
 
 
 def _self_check(choice: opt.EngineChoice, out: Output) -> str:

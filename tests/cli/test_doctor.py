@@ -34,3 +34,20 @@ def test_a_missing_model(infllm, tmp_path):
     result = infllm("doctor", "--model", tmp_path / "empty")
     assert result.code == 5
     assert "failed   model: no model in" in result.out
+
+
+def test_a_named_model_is_examined_by_its_config_alone(infllm, tmp_path):
+    config = {"model_type": "qwen3_next", "hidden_size": 512, "num_hidden_layers": 8}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    result = infllm("doctor", "--model", tmp_path)
+    assert result.code == 0
+    assert result.out.splitlines()[-1] == (
+        f"ok       model: {tmp_path} (qwen3_next) is served; a tiny one of its config was tried"
+    )
+
+
+def test_a_named_model_that_is_not_served_is_refused_with_the_reason(infllm, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba", "state_size": 8}))
+    result = infllm("doctor", "--model", tmp_path)
+    assert result.code == 1
+    assert "(mamba) is not served: MambaForCausalLM has no softmax attention" in result.out

@@ -102,10 +102,10 @@ def test_a_missing_unit_is_brought_and_the_step_replayed(
     replays: list[int] = []
     step = Decoder.step
 
-    def counted(self: Decoder, token: int) -> torch.Tensor | None:
+    def counted(self: Decoder, token: int, place: int) -> torch.Tensor | None:
         replay, times = self._replay, []
         self._replay = lambda: (times.append(1), replay())
-        out = step(self, token)
+        out = step(self, token, place)
         self._replay = replay
         replays.append(len(times))
         return out

@@ -54,40 +54,26 @@ SERVED: dict[str, dict[str, Any]] = {
     "persimmon": {"partial_rotary_factor": 0.5},
     "hunyuan_v1_dense": {},
     "arcee": {},
-    "apertus": {},
-    "minimax_m2": {"num_local_experts": 2, "num_experts_per_tok": 1},
-    "dots1": {
-        "n_routed_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32, "n_group": 1,
-        "topk_group": 1, "n_shared_experts": 1, "first_k_dense_replace": 1,
+    "gptj": {"n_embd": 64, "n_head": 4, "n_layer": 2, "rotary_dim": 8},
+    "nanochat": {},
+    "deepseek_v3": {
+        "n_routed_experts": 2, "num_experts_per_tok": 1, "n_group": 1, "topk_group": 1,
+        "kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
+        "v_head_dim": 16, "moe_intermediate_size": 32, "first_k_dense_replace": 1,
+        "num_key_value_heads": 4, "head_dim": 8,
     },
 }  # fmt: skip
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "deepseek_v3": (
-        {
-            "n_routed_experts": 2, "num_experts_per_tok": 1, "n_group": 1, "topk_group": 1,
-            "kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
-            "v_head_dim": 16, "moe_intermediate_size": 32, "first_k_dense_replace": 1,
-            "num_key_value_heads": 4, "head_dim": 8,
-        },
-        "MLA",
-    ),
     "bloom": ({"n_head": 4, "n_layer": 2}, "ALiBi"),
     "mpt": ({"d_model": 64, "n_heads": 4, "n_layers": 2}, "ALiBi"),
     "gpt2": ({"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 512}, "learned positions"),
     "opt": ({"ffn_dim": 96, "word_embed_proj_dim": 64}, "learned positions"),
-    "gptj": (
-        {"n_embd": 64, "n_head": 4, "n_layer": 2, "rotary_dim": 8},
-        "rotates its queries|attention",
+    "mamba": ({"state_size": 8}, "no softmax attention"),
+    "rwkv": (
+        {"attention_hidden_size": 64, "context_length": 64},
+        "no softmax attention",
     ),
-    "llama4_text": (
-        {
-            "num_local_experts": 2, "num_experts_per_tok": 1, "intermediate_size_mlp": 96,
-            "attention_chunk_size": 8, "num_hidden_layers": 4,
-        },
-        "chunk",
-    ),
-    "mamba": ({"state_size": 8}, "attention"),
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ FLOORS = (
     ("files",),
     ("guide",),
     ("engine",),
+    ("support",),
 )
 ROOMS = [room for floor in FLOORS for room in floor if (ROOT / "engine" / room).is_dir()]
 # Modules that others may use as they are: plain operations, and errors, of no room in particular.

@@ -1,0 +1,62 @@
+"""Every causal model type of the installed transformers is served as stock or refused by name."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import transformers
+
+from infllm.engine.support import examine_config
+from tests.engine.zoo import DOC, OTHERS, SETTINGS, TYPES, WORDS, listed, row, support_of
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # transformers about its own models
+HYBRIDS = (
+    "bamba", "falcon_h1", "granitemoehybrid", "jamba", "kimi_linear", "lfm2", "lfm3", "minimax",
+    "nemotron_h", "olmo_hybrid", "qwen3_5_text", "qwen3_next", "recurrent_gemma", "zamba2",
+)  # fmt: skip
+# Which texts of transformers say that something is missing here; the table names no such thing.
+HERE = re.compile(r"requires the \w+ library")
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformers.utils.logging.get_logger("transformers"), "disabled", True)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_type_is_served_as_stock_or_refused_with_a_reason(kind: str) -> None:
+    support = support_of(kind)  # raises where one is attached and gives other logits
+    assert support.outcome == "served" or support.reason
+    known = listed().get(kind)
+    told = re.search(r"of causal\nlanguage model in transformers (\S+),", DOC.read_text("utf-8"))
+    assert told is not None
+    if told[1] == transformers.__version__ and not HERE.search(support.reason):
+        assert row(kind, support) == known, "write the page anew: python -m tests.engine.zoo"
+
+
+@pytest.mark.pinned
+def test_the_page_has_a_row_for_each_type_and_counts_them_rightly() -> None:
+    rows = listed()
+    assert sorted(rows) == TYPES
+    assert {*SETTINGS} <= {*TYPES}
+    asked = [line for line in rows.values() if not OTHERS.search(line)]
+    served = [line for line in asked if re.search(r"\| (yes|with a limit) \|", line)]
+    limited = [line for line in served if f"| {WORDS['limited']} |" in line]
+    counts = re.search(
+        r"Of the (\d+) types .*, (\d+)\nare served, (\d+) of these", DOC.read_text("utf-8")
+    )
+    assert counts is not None
+    assert [int(n) for n in counts.groups()] == [len(asked), len(served), len(limited)]
+    assert len(served) >= 0.9 * len(asked)
+
+
+@pytest.mark.pinned
+def test_hybrids_are_served() -> None:
+    assert all(f"| {WORDS['refused']} |" not in listed()[kind] for kind in HYBRIDS)
+
+
+def test_what_transformers_does_not_know_is_refused() -> None:
+    support = examine_config({"model_type": "not_a_model"})
+    assert (support.outcome, "no model not_a_model" in support.reason) == ("refused", True)
+    assert examine_config({"model_type": "vit"}).outcome == "refused"
