@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+from torch import Tensor
 
 from infllm.engine.attachment import (
     Attachment,
@@ -28,6 +29,7 @@ from infllm.engine.files import (
     tokenizer_digest,
 )
 from infllm.engine.guide import Guide, load_guide
+from infllm.engine.readers import attention_rows
 from infllm.engine.session import Backing, Session
 from infllm.engine.text import Tokenizer
 from infllm.engine.units import Estimate, estimate
@@ -114,6 +116,11 @@ class Engine:
             self.attachment, self.recorder, self.eos_ids, self._key, save, self._guide
         )
         return Session(backing, config.model, config.chunk_size, start)
+
+    def attention_rows(self, ids: Sequence[int], first: int) -> Tensor:
+        """What tokens `first` on of `ids` attend, see `readers.attention_rows`; no session has
+        read them."""
+        return attention_rows(self.attachment, self.config.model, ids, first)
 
     @property
     def record(self) -> Record | None:

@@ -111,6 +111,14 @@ ReadBack = Annotated[
         help="Read the passages found again, next to the question. [default: as the preset says]",
     ),
 ]
+Reader = Annotated[
+    str | None,
+    typer.Option(
+        "--reader",
+        metavar="NAME",
+        help="Read anew for each question, without a memory: infiniretri.",
+    ),
+]
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Neither use nor keep a memory in the user's cache.")
 ]

@@ -1,10 +1,14 @@
-"""A reply to a question as commands show it: fields of JSON, and what it rests on."""
+"""A reply to a question as commands show it: fields of JSON, what it rests on, how it ended."""
 
 from typing import TYPE_CHECKING
 
+import typer
+
+from infllm.cli.errors import ExitCode
 from infllm.cli.output import Output
 
 if TYPE_CHECKING:
+    from infllm.cli.tasks.answer import Answer
     from infllm.cli.tasks.questions import Reply
 
 
@@ -29,3 +33,25 @@ def tell_citations(reply: "Reply", out: Output) -> None:
     for number, citation in enumerate(reply.citations, start=1):
         mark = "" if citation.verified else " (not found word for word)"
         out.note(f'[{number}] {citation.place}: "{one_line(citation.quote)}"{mark}')
+
+
+def tell_thinking(answer: "Answer", out: Output) -> None:
+    """Say what of an answer was left out because it was thinking."""
+    from infllm.cli.text import plural
+
+    if not answer.tokens_thinking:
+        return
+    left_out = f"{plural(answer.tokens_thinking, 'token')} of thinking left out (--show-thinking)"
+    if not answer.text and answer.finish == "length":
+        out.warn(f"{left_out}: it took all of --max-new-tokens, and no answer came")
+    else:
+        out.note(left_out)
+
+
+def tell_finish(finish: str, max_new_tokens: int, out: Output) -> None:
+    """Say when an answer did not end by itself; Ctrl-C sets the status."""
+    if finish == "length":
+        out.note(f"the answer was cut at {max_new_tokens} tokens (--max-new-tokens)")
+    if finish == "interrupted":
+        out.warn("interrupted: the answer above is not complete")
+        raise typer.Exit(ExitCode.INTERRUPTED)

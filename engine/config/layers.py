@@ -42,12 +42,13 @@ def flatten(
     Raises ConfigError for an unknown key, with the nearest known one.
     """
     known = frozenset(known)
+    sections = {"prompts", *(key.partition(".")[0] for key in known if "." in key)}
     layer = Layer(origin)
     for key, value in _pairs(settings):
         if key == "preset":
             layer.preset = str(value)
             continue
-        if key in ("model", "prompts") or re.fullmatch(r"prompts\.[\w-]+", key):
+        if key in sections or re.fullmatch(r"prompts\.[\w-]+", key):
             if value is None:
                 continue
             raise ConfigError(f"{key}: a mapping is needed, not {type(value).__name__} ({origin})")

@@ -26,6 +26,7 @@ from infllm.engine.config.layers import (
     trained_length,
 )
 from infllm.engine.config.policy_settings import MiddleSettings, PruningSettings, SurpriseSettings
+from infllm.engine.config.reader_settings import HomerSettings, InfiniRetriSettings
 from infllm.engine.config.stages import SINKS, STREAM, unseen
 from infllm.engine.config.values import Count, CountOrZero, Positive, Settings, Share
 from infllm.engine.errors import ConfigError
@@ -131,6 +132,8 @@ class Config(Settings):
     """Everything a run needs to know."""
 
     model: ModelConfig = Field(default_factory=ModelConfig)
+    infiniretri: InfiniRetriSettings = Field(default_factory=InfiniRetriSettings)
+    homer: HomerSettings = Field(default_factory=HomerSettings)
     max_len: Annotated[Count | None, BeforeValidator(_unlimited)] = None  # None: no limit
     truncation: Literal["suffix", "prefix", "middle"] | None = None
     chunk_size: Count = 8192
@@ -160,8 +163,8 @@ class Config(Settings):
 
     def flat(self) -> dict[str, Any]:
         """Dotted key -> value, e.g. {"model.topk": 16, "chunk_size": 8192}."""
-        values = {f"model.{key}": value for key, value in self.model}
-        values |= {key: value for key, value in self if key not in ("model", "prompts")}
+        values = {f"{s}.{key}": value for s in SECTIONS for key, value in getattr(self, s)}
+        values |= {key: value for key, value in self if key not in (*SECTIONS, "prompts")}
         for task, prompt in self.prompts.items():
             values |= {f"prompts.{task}.{part}": text for part, text in prompt if text is not None}
         return values
@@ -172,9 +175,10 @@ class Config(Settings):
         return _build([*layers, flatten(overrides, KNOWN, origin, bare=True)], self._notes)
 
 
-KNOWN = frozenset(f"model.{key}" for key in ModelConfig.model_fields) | (
-    frozenset(Config.model_fields) - {"model", "prompts"}
-)
+SECTIONS = {"model": ModelConfig, "infiniretri": InfiniRetriSettings, "homer": HomerSettings}
+KNOWN = frozenset(
+    f"{section}.{key}" for section, kind in SECTIONS.items() for key in kind.model_fields
+) | (frozenset(Config.model_fields) - {*SECTIONS, "prompts"})
 
 
 def load_config(
@@ -235,7 +239,8 @@ def fit_to_model(config: Config, model_config: Mapping[str, Any]) -> Config:
 
 def _chosen(config: Config) -> dict[str, Any]:
     """What was given to a Config made by hand: dotted key -> value, without the defaults."""
-    chosen = {f"model.{key}" for key in config.model.model_fields_set} | config.model_fields_set
+    chosen = {f"{s}.{key}" for s in SECTIONS for key in getattr(config, s).model_fields_set}
+    chosen |= config.model_fields_set
     return {
         key: value
         for key, value in config.flat().items()
@@ -244,7 +249,7 @@ def _chosen(config: Config) -> dict[str, Any]:
 
 
 def _build(layers: list[Layer], notes: list[str]) -> Config:
-    nested: dict[str, Any] = {"model": {}, "prompts": {}}
+    nested: dict[str, Any] = {**{section: {} for section in SECTIONS}, "prompts": {}}
     origins: dict[str, str] = {}
     for layer in layers:
         for key, value in layer.values.items():

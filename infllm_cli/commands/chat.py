@@ -110,7 +110,7 @@ def _next_line(interactive: bool, out: Output) -> str | None:
 
 
 def _answer(question: str, talk: "Conversation", out: Output) -> None:
-    from infllm.cli.commands.ask import tell_thinking
+    from infllm.cli.replies import tell_thinking
 
     reply = talk.ask(question, out.write)
     out.line()
@@ -123,7 +123,7 @@ def _answer(question: str, talk: "Conversation", out: Output) -> None:
 
 def _command(line: str, talk: "Conversation", out: Output) -> bool:
     """Do what a line that begins with / says; False ends the conversation."""
-    from infllm.cli.commands.ask import tell_citations
+    from infllm.cli.replies import tell_citations
     from infllm.cli.text import count, one_line, plural, size
 
     name, _, argument = line[1:].partition(" ")

@@ -41,9 +41,9 @@ def summarize(
       infllm summarize book.epub
       infllm summarize report.pdf --strategy map-reduce -v
     """
-    from infllm.cli.commands.ask import tell_finish, tell_thinking
     from infllm.cli.opening import open_all, preset_name
     from infllm.cli.reading import check_budget, peak_memory_bytes, with_prompt_stops
+    from infllm.cli.replies import tell_finish, tell_thinking
     from infllm.cli.sources import all_left_out, need_sources
     from infllm.cli.tasks.summarize import find_sections, summarize_by_memory, summarize_by_parts
     from infllm.cli.text import plural, seconds, size

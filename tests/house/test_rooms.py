@@ -22,6 +22,7 @@ FLOORS = (
     ("units", "decode"),
     ("policies",),
     ("session",),
+    ("readers",),
     ("files",),
     ("guide",),
     ("engine",),
