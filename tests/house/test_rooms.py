@@ -19,7 +19,7 @@ FLOORS = (
     ("text",),
     ("prune",),
     ("attachment",),
-    ("units", "decode"),
+    ("units", "decode", "drafts"),
     ("policies",),
     ("session",),
     ("readers",),
