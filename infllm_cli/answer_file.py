@@ -42,9 +42,16 @@ def answers_depend_on(
         "policy": engine.config.model.type,
         "read_back": read_back,
         **by_reader,
-        "sampling": {**vars(sampling), "stop": list(sampling.stop)},
+        "sampling": _of_answers(sampling),
         **describe_engine(engine),
     }
+
+
+def _of_answers(sampling: Sampling) -> dict[str, Any]:
+    """What of it an answer depends on: not on what was tried on the way."""
+    chosen = {**vars(sampling), "stop": list(sampling.stop)}
+    del chosen["draft"]
+    return chosen
 
 
 def _prompt_digest(engine: "Engine") -> str:

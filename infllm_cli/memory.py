@@ -31,6 +31,7 @@ from infllm.cli.text import count
 
 if TYPE_CHECKING:
     from infllm.engine import Engine, Session, Verification
+    from infllm.engine.drafts import SuffixArray
     from infllm.engine.files import Manifest
 
 DOCUMENTS = "documents.json"  # in a memory's folder: texts and where each character came from
@@ -81,7 +82,7 @@ class Memory:
 
     `folder`: where it is kept, if it is. `reused`: it was not read now. `choice`: preset and
     overrides that it was read with, as the command line had them. `turns`: of a conversation that
-    was kept with it.
+    was kept with it. `suffixes`: of the documents, once they were asked for, see `tasks.drafting`.
     """
 
     session: "Session"
@@ -91,6 +92,7 @@ class Memory:
     reused: bool = False
     choice: dict[str, Any] = field(default_factory=dict)
     turns: int = 0
+    suffixes: "SuffixArray | None" = None
 
     @property
     def collection(self) -> Collection:

@@ -144,6 +144,15 @@ Stop = Annotated[
     list[str] | None,
     typer.Option("--stop", metavar="TEXT", help="End the answer before this text. Repeatable."),
 ]
+Draft = Annotated[
+    str | None,
+    typer.Option(
+        "--draft",
+        metavar="WAY",
+        help="Try tokens ahead, without changing any: document, lookahead or off. "
+        "[default: as the preset says]",
+    ),
+]
 ShowThinking = Annotated[
     bool,
     typer.Option("--show-thinking", help="Show what a reasoning model thinks before its answer."),
@@ -152,6 +161,9 @@ Plot = Annotated[
     str | None,
     typer.Option("--plot", metavar="FILE.png", help="Also draw a picture (needs matplotlib)."),
 ]
+
+
+DRAFTS = ("document", "lookahead", "off")
 
 
 @dataclass(frozen=True)
@@ -171,7 +183,8 @@ class Sampling:
     """How the next token is chosen, and when to stop. Stop texts are not part of the answer.
 
     Nor is what a reasoning model thinks before it, unless `show_thinking`; `thinking_tag` is the
-    tag that the prompt ends in, where the model's template puts one there.
+    tag that the prompt ends in, where the model's template puts one there. `draft` says what
+    proposes tokens ahead, which changes none; None: as the configuration does.
     """
 
     max_new_tokens: int = 256
@@ -183,6 +196,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     show_thinking: bool = False
     thinking_tag: str | None = None
+    draft: str | None = None
 
 
 @dataclass(frozen=True)
@@ -240,8 +254,11 @@ class SamplingFlags:
     seed: Seed = None
     stop: Stop = None
     show_thinking: ShowThinking = False
+    draft: Draft = None
 
     def sampling(self) -> Sampling:
+        if self.draft not in (None, *DRAFTS):
+            raise UsageError(f"--draft {self.draft!r} is none of {', '.join(DRAFTS)}")
         return Sampling(**{**vars(self), "stop": tuple(self.stop or ())})
 
 

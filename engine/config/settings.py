@@ -138,6 +138,10 @@ class Config(Settings):
     truncation: Literal["suffix", "prefix", "middle"] | None = None
     chunk_size: Count = 8192
     read_back: bool = False  # passages a question finds are read again next to it (command line)
+    # What proposes tokens ahead while an answer is written (command line): it changes none of them.
+    draft: Annotated[Literal["document", "lookahead", "off"], _aliases(**{"False": "off"})] = (
+        "document"
+    )
     conv_type: Literal["mistral-inst", "llama-3-inst", "vicuna", "qwen", "minicpm"] | None = None
     chat_template: str | Literal[False] | None = None  # Jinja; None: the tokenizer's; False: none
     prompts: dict[str, PromptConfig] = Field(default_factory=dict)

@@ -20,18 +20,22 @@ if TYPE_CHECKING:
 
 LEAST = 2  # tokens of a match that is worth a draft
 GROWTH = 4  # tokens drafted for each of a match
-MOST = 16  # tokens of a draft
+FIRST, MOST = 6, 16  # tokens of the first draft, and of the longest
+WARY = 8  # tokens of a match that are asked for at most, after drafts that came to nothing
 PLACES = 4096  # that are compared with what was attended
 _ID = 4  # bytes
 
 
 class DocumentDrafts:
-    """Drafts for one answer.
+    """Drafts for one answer: longer ones after those that were right, shorter after others. After
+    one of which nothing was right, a longer match is asked for.
 
     Args:
         document: the suffixes of what was read; None where there is none.
         recent: ids behind it: the question, and an answer's first tokens.
         start: absolute position of the document's first token.
+        first, most: tokens of the first draft, and of the longest.
+        least: tokens of a match; growth: tokens of a draft for each of them.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class DocumentDrafts:
         recent: Sequence[int],
         start: int = 0,
         *,
+        first: int = FIRST,
         most: int = MOST,
         least: int = LEAST,
         growth: int = GROWTH,
@@ -47,6 +52,10 @@ class DocumentDrafts:
         self.document = document
         self.start = start
         self.most, self.least, self.growth = most, least, growth
+        self._length = min(first, most)  # of the next draft
+        self._wary = 0  # tokens of a match that are asked for besides
+        self._hoped: list[int] = []  # of the last draft, what has not been said yet
+        self._drafted = 0
         self._recent = list(recent)
         self._bytes = bytearray(_encoded(recent))
 
@@ -54,6 +63,19 @@ class DocumentDrafts:
         """As `Drafts.take`."""
         self._recent.append(token)
         self._bytes += _encoded([token])
+        if self._drafted and not self._hoped:
+            self._judge(self._drafted)
+        elif self._drafted and self._hoped.pop(0) != token:
+            self._judge(self._drafted - len(self._hoped) - 1)
+
+    def _judge(self, right: int) -> None:
+        """The last draft is over, with so many tokens right."""
+        drafted, self._drafted = self._drafted, 0
+        if right >= drafted:
+            self._length = min(self.most, 2 * self._length)
+        else:
+            self._length = max(self.least, right + 1)
+        self._wary = 0 if right else min(WARY - self.least, self._wary + 1)
 
     def propose(self, room: int, seen: Sequence[tuple[int, int]] = ()) -> Tree | None:
         """As `Drafts.propose`."""
@@ -70,10 +92,12 @@ class DocumentDrafts:
                 place = self._place(longer, low, high, seen, needed=longer == length)
                 if place is not None:
                     length, start, source = longer, place + longer, self.document.ids
-        if length < self.least:
+        if length < self.least + self._wary:
             return []
-        n = min(room, self.most, self.growth * length)
-        return [int(token) for token in source[start : start + n]]
+        n = min(room, self._length, self.growth * length)
+        draft = [int(token) for token in source[start : start + n]]
+        self._hoped, self._drafted = list(draft), len(draft)
+        return draft
 
     def learn(self, tree: Tree, logits: Tensor) -> None:
         """As `Drafts.learn`: nothing, what was said is said."""

@@ -17,6 +17,7 @@ from infllm.cli.readers.base import Excerpt
 from infllm.cli.readers.table import reader_of
 from infllm.cli.tasks.answer import generate_answer
 from infllm.cli.tasks.citations import cite
+from infllm.cli.tasks.drafting import drafts_for
 from infllm.cli.tasks.questions import Reply
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class ReadAnew:
         text = passages.collection.text
         ranges = [np.arange(start, stop) for start, stop in passages.kept]
         where = np.concatenate(ranges) if ranges else np.empty(0, dtype=np.int64)
+        self.document_text = text
         self.document = Excerpt("".join(text[a:b] for a, b in passages.kept), where)
         # Places are characters here, and not tokens.
         self.passages = Passages(passages.collection, np.arange(len(text)), 0)
@@ -72,7 +74,12 @@ class ReadAnew:
                 ) from None
             seconds = progress.elapsed
         began = time.monotonic()
-        answer = generate_answer(found.session, self.engine.tokenizer, sampling, write)
+        left = "".join(self.document_text[a:b] for a, b in found.ranges)
+        recent = self.engine.tokenizer.encode(f"{left}\n{question}")
+        drafts = drafts_for(self.engine, sampling, None, recent)
+        answer = generate_answer(
+            found.session, self.engine.tokenizer, sampling, write, drafts=drafts
+        )
         places = [(start, stop, WHOLE) for start, stop in found.ranges]
         citations = cite(self.passages, places, question, answer.text)
         return Reply(

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from infllm.cli.options import Sampling
 from infllm.cli.tasks.thinking import Thinking, tag_tokens
@@ -11,6 +11,7 @@ from infllm.cli.text import clean
 
 if TYPE_CHECKING:
     from infllm.engine import Session
+    from infllm.engine.drafts import Drafts
     from infllm.engine.session import UnitMass
     from infllm.engine.text import Tokenizer
 
@@ -89,8 +90,11 @@ def generate_answer(
     sampling: Sampling,
     write: Callable[[str], None] = lambda text: None,
     units: bool = False,
+    drafts: "Drafts | None" = None,
 ) -> Answer:
     """Generate from what `session` has read and `write` each piece as soon as it is sure.
+
+    `drafts` propose what may follow, and change no token.
 
     Ctrl-C ends the answer, it does not lose it: `finish` is then "interrupted".
     """
@@ -109,6 +113,7 @@ def generate_answer(
             pieces.append(piece)
             write(piece)
 
+    more: dict[str, Any] = {} if drafts is None else {"drafts": drafts}
     generated = session.generate(
         max_new_tokens=sampling.max_new_tokens,
         temperature=sampling.temperature,
@@ -117,6 +122,7 @@ def generate_answer(
         repetition_penalty=sampling.repetition_penalty,
         seed=sampling.seed,
         units=units,
+        **more,
     )
     try:
         for token in generated:

@@ -141,7 +141,7 @@ def path(tree: Tree, node: int) -> list[int]:
 @pytest.mark.parametrize("case", LOOKUPS["draft"], ids=range(len(LOOKUPS["draft"])))
 def test_the_longest_match_is_found_in_what_is_recent(case: dict[str, Any]) -> None:
     want, n = case["longest_suffix"], case["num_tokens"]
-    drafts = DocumentDrafts(None, case["ids"], most=n, least=1, growth=n)
+    drafts = DocumentDrafts(None, case["ids"], first=n, most=n, least=1, growth=n)
     assert drafts.draft(n) == (want["draft"] if want else [])
 
 
