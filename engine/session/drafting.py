@@ -27,6 +27,7 @@ class Drafting(Stepping):
         self._ahead: DraftedPass | None = None  # drafted steps, some of them not gone yet
         self._node = 0  # of them, where the session is
         self._gone = 0  # tokens read then
+        self.passes = 0  # through the model, while generating: drafted tokens share one
 
     @property
     def draft_room(self) -> int:
@@ -48,6 +49,10 @@ class Drafting(Stepping):
         self._go_to(node)
         return True
 
+    def _step(self, token: int) -> None:
+        self.passes += 1
+        super()._step(token)
+
     def _draft(self, tree: Tree) -> None:
         """The token that waits as a step, and those behind it in `tree`; the session goes on behind
         the first alone. It is as before where this is interrupted."""
@@ -59,6 +64,7 @@ class Drafting(Stepping):
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory() from error
         self._ahead = ahead
+        self.passes += 1
         self._go_to(0)
         self._seconds_reading += time.perf_counter() - began
 
