@@ -179,7 +179,11 @@ class Config(Settings):
         return _build([*layers, flatten(overrides, KNOWN, origin, bare=True)], self._notes)
 
 
-SECTIONS = {"model": ModelConfig, "infiniretri": InfiniRetriSettings, "homer": HomerSettings}
+SECTIONS: dict[str, type[Settings]] = {
+    "model": ModelConfig,
+    "infiniretri": InfiniRetriSettings,
+    "homer": HomerSettings,
+}
 KNOWN = frozenset(
     f"{section}.{key}" for section, kind in SECTIONS.items() for key in kind.model_fields
 ) | (frozenset(Config.model_fields) - {*SECTIONS, "prompts"})

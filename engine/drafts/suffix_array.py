@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ class SuffixArray:
         """`ids`: >u4 [N]; `order`: int32 [N], by `ordered`."""
         self.ids = ids
         self.order = order
-        self._bytes = memoryview(ids).cast("B") if len(ids) else memoryview(b"")
+        self._bytes = ids.view("u1")
 
     @classmethod
     def of(cls, ids: Sequence[int] | np.ndarray) -> SuffixArray:
@@ -35,12 +35,12 @@ class SuffixArray:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def _key(self, length: int):  # type: ignore[no-untyped-def]
+    def _key(self, length: int) -> Callable[[int], bytes]:
         data, size = self._bytes, _ID * length
 
         def key(start: int) -> bytes:
             at = _ID * int(start)
-            return bytes(data[at : at + size])
+            return data[at : at + size].tobytes()
 
         return key
 
