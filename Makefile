@@ -71,7 +71,7 @@ PYTHON_GPU ?= $(BIN)/python
 
 test-gpu: $(if $(findstring $(BIN),$(PYTHON_GPU)),.venv/.installed-dev)
 	@$(PYTHON_GPU) -c "import sys, torch; torch.cuda.is_available() or sys.exit('error: this torch sees no CUDA device')"
-	$(PYTHON_GPU) -m pytest tests/gpu
+	OMP_NUM_THREADS=1 $(PYTHON_GPU) -m pytest tests/gpu
 
 kernels-report: .venv/.installed-dev
 	$(BIN)/python -m infllm.kernels.report

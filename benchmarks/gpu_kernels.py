@@ -49,11 +49,12 @@ def kernel_row(trial: Trial, engine: Engine, ceilings: Ceilings) -> dict[str, An
 
 
 def attention_trials(engine: Engine) -> Iterator[Trial]:
-    """A block: its window, its units, all that it attends; four blocks at once; a decode step."""
+    """A block: its window, its units, all that it attends, at each tile; near keys of a chunk at
+    once and four blocks that go on from there; a decode step."""
     import torch
 
-    from infllm.kernels.attend import attend
-    from infllm.kernels.partial_attention import Band, Part
+    from infllm.kernels.attend import attend, attend_state
+    from infllm.kernels.partial_attention import Band, Part, State
 
     cfg, layer = engine.config.model, engine.attachment.layers[0]
     h, hkv, d = layer.n_heads, layer.n_kv_heads, layer.head_dim
@@ -90,14 +91,46 @@ def attention_trials(engine: Engine) -> Iterator[Trial]:
     all_keys = near + far + cfg.n_init
     yield trial("window of a block", [near_part], near, t)
     yield trial("units of a block", [unit_part], far, t)
-    yield trial("block", [near_part, init_part, unit_part], all_keys, t)
+    plain = trial("block", [near_part, init_part, unit_part], all_keys, t)
     watched = dataclasses.replace(near_part, mass="column")
+    yield plain
     more = trial("block with mass", [watched, init_part, unit_part], all_keys, t)
     yield dataclasses.replace(more, flop=more.flop + 2.0 * h * d * t * near)
-    four = query(t, 4)
-    more = trial("four blocks at once", [window(four), init(four), units(four)], all_keys, t)
-    yield dataclasses.replace(more, flop=4 * more.flop, bytes=4 * more.bytes)
+    yield from tile_trials(plain, [near_part, init_part, unit_part], scale)
+    e = engine.config.chunk_size // t
+    chunk = window(query(t, e))
+    more = trial("near keys of a chunk", [chunk], near, t)
+    more = dataclasses.replace(more, run=lambda: attend_state([chunk], scale))
+    yield dataclasses.replace(more, flop=e * more.flop, bytes=e * more.bytes)
+    four = query(t, min(4, e))
+    state = State(four.float(), torch.randn(four.shape[:3], device=engine.device))
+    behind = [init(four), units(four)]
+    more = trial("four blocks behind their windows", behind, far + cfg.n_init, t)
+    more = dataclasses.replace(more, run=lambda: attend(behind, scale, None, None, state))
+    yield dataclasses.replace(more, flop=len(four) * more.flop, bytes=len(four) * more.bytes)
     yield trial("decode step", [window(one), init(one), units(one)], all_keys, 1)
+
+
+def tile_trials(block: Trial, parts: list[Any], scale: float) -> Iterator[Trial]:
+    """The attention of a block at each tile that the table has for the card."""
+    from infllm.kernels.dispatch import takes_triton
+
+    q, v = parts[0].q, parts[0].v
+    if not takes_triton(q):
+        return
+    from infllm.kernels.triton.arguments import group_of
+    from infllm.kernels.triton.joint_attention import joint_attention, plan_of
+    from infllm.kernels.triton.tiles import block_m, padded, shared_kib, tiles
+
+    plan = plan_of(parts, scale)
+    assert plan is not None
+    rows = block_m(q.shape[2] * group_of(parts[0]), v.shape[-1], q.dtype, False)
+    dim = max(padded(q.shape[-1]), padded(v.shape[-1]))
+    for tile in tiles(rows, dim, q.dtype, shared_kib(q.device), False):
+        yield dataclasses.replace(
+            block, name=f"block, {rows}x{'x'.join(map(str, tile))}",
+            run=lambda tile=tile: joint_attention(plan, scale, tile=tile),
+        )  # fmt: skip
 
 
 def unit_trials(engine: Engine) -> Iterator[Trial]:
@@ -105,7 +138,9 @@ def unit_trials(engine: Engine) -> Iterator[Trial]:
     import torch
 
     from infllm.kernels.quantize import dequantize, quantize
-    from infllm.kernels.unit_topk import top_units, unit_scores
+    from infllm.kernels.query_sums import query_sums, window_scores
+    from infllm.kernels.take_step import StepRows, take_step
+    from infllm.kernels.unit_topk import Slabs, slab_scores, top_places, top_units
 
     cfg, layer = engine.config.model, engine.attachment.layers[0]
     h, hkv, d = layer.n_heads, layer.n_kv_heads, layer.head_dim
@@ -114,12 +149,47 @@ def unit_trials(engine: Engine) -> Iterator[Trial]:
     n = 2**20 // cfg.block_size if on_gpu else 64
     blocks = engine.config.chunk_size // cfg.exc_block_size
     query = torch.randn(1, blocks, h, d, device=device)
-    index = torch.randn(1, n, h, d, device=device).to(dtype)
+    sizes = [min(64 << i, 4096) for i in range(16)]
+    sizes = [m for i, m in enumerate(sizes) if sum(sizes[: i + 1]) <= n] or [n]
+    slabs = Slabs([torch.randn(m, 1, h, d, device=device).to(dtype) for m in sizes])
+    n = slabs.n
     scores = torch.randn(1, blocks, 1, n, device=device)
     flop = 2.0 * blocks * n * h * d
     moved = float(n * h * d * size + blocks * n * 4)
-    yield Trial("unit scores", lambda: unit_scores(query, index), flop, moved)
+    yield Trial("unit scores", lambda: slab_scores(query, slabs, n), flop, moved)
     yield Trial("top units", lambda: top_units(scores, cfg.topk), 0.0, 4.0 * blocks * n)
+    one = query[:, :1]
+    yield Trial(
+        "unit scores of a step", lambda: slab_scores(one, slabs, n), flop / blocks,
+        float(n * h * d * size),
+    )  # fmt: skip
+    places = torch.zeros(n, dtype=torch.int64, device=device)
+    told = torch.zeros(1 + cfg.topk, dtype=torch.int64, device=device)
+    row = scores[:, :1].contiguous()
+    yield Trial(
+        "top units of a step", lambda: top_places(row, cfg.topk, places, told), 0.0, 4.0 * n
+    )
+    rows = [torch.zeros(1, hkv, cfg.n_local + 128, d, device=device, dtype=dtype) for _ in range(3)]
+    sums = torch.zeros(1, h, cfg.n_local + 129, d, device=device)
+    at = torch.tensor([cfg.n_local - 1], device=device)
+    cos, sin = layer.rotary.tables(cfg.n_local + 128)
+    q, k = (torch.randn(1, x, 1, d, device=device).to(dtype) for x in (h, hkv))
+    kept = StepRows(*rows, None, sums)
+    yield Trial(
+        "a step's tokens", lambda: take_step(q, k, k, at, cos, sin, cfg.n_local - 1, kept), 0.0,
+        2.0 * size * d * (h + 3 * hkv),
+    )  # fmt: skip
+    chunk = engine.config.chunk_size
+    queries = torch.randn(1, h, chunk, d, device=device).to(dtype)
+    before = torch.zeros(1, h, cfg.n_local + 1, d, device=device)
+    all_sums = torch.zeros(1, h, cfg.n_local + 1 + chunk, d, device=device)
+    keys = torch.randn(1, hkv, chunk, d, device=device).to(dtype)
+    moved = float(4 * all_sums.numel() + 4 * before.numel() + size * queries.numel())
+    yield Trial("sums of a chunk's queries", lambda: query_sums(queries, before), 0.0, moved)
+    yield Trial(
+        "scores of a chunk's tokens", lambda: window_scores(all_sums, keys, 0, cfg.n_local), 0.0,
+        8.0 * queries.numel() + size * keys.numel(),
+    )  # fmt: skip
 
     cut = engine.config.chunk_size // cfg.block_size
     kv = torch.randn(cut, 1, 2, hkv, cfg.block_size, d, device=device).to(dtype)
@@ -127,9 +197,8 @@ def unit_trials(engine: Engine) -> Iterator[Trial]:
     moved = float(kv.numel() * (size + 1) + kv.numel() // d * 4)
     yield Trial("quantize a chunk", lambda: quantize(kv, "int8"), 0.0, moved)
     yield Trial("dequantize a chunk", lambda: dequantize(codes, scale, dtype), 0.0, moved)
-    q = torch.randn(1, h, engine.config.chunk_size, d, device=device).to(dtype)
-    rotary = layer.rotary
-    yield Trial("rotate a chunk", lambda: rotary.run(q, 0), 0.0, 2.0 * q.numel() * size)
+    rotary, moved = layer.rotary, 2.0 * queries.numel() * size
+    yield Trial("rotate a chunk", lambda: rotary.run(queries, 0), 0.0, moved)
     if on_gpu:
         there = torch.empty_like(codes)
         here = torch.empty(codes.shape, dtype=codes.dtype, pin_memory=True)

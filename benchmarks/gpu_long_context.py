@@ -47,7 +47,7 @@ def measure_policy(
     if report.seconds_left <= 0:
         report.row("prefill", f"inf-llm {score}", {"skipped": "no time left"})
         return
-    ids = random_ids(engine, engine.config.chunk_size)
+    ids = random_ids(engine, engine.config.chunk_size, seed=1)
     splits: list[dict[str, Any]] = []
 
     def at_length(session: Session) -> None:
@@ -55,6 +55,7 @@ def measure_policy(
         if steps:
             session.end()
             some = random_ids(engine, min(steps, PROFILED_STEPS))
+            session.score(some, step=True)  # which records them: the next ones are replayed
             split["decode_split"] = time_split(
                 lambda: session.score(some, step=True), engine.device
             )

@@ -17,7 +17,7 @@ from infllm.engine.attachment import (
     load_parts,
     refuse_by_config,
 )
-from infllm.engine.config import Config, ModelConfig, fit_to_model, load_config
+from infllm.engine.config import UNCHOSEN, Config, ModelConfig, fit_to_model, load_config
 from infllm.engine.decode import Record, Recorder
 from infllm.engine.errors import ConfigError, UnsupportedCall
 from infllm.engine.files import (
@@ -25,6 +25,7 @@ from infllm.engine.files import (
     memory_key,
     model_digest,
     open_memory,
+    read_manifest,
     save,
     tokenizer_digest,
 )
@@ -159,7 +160,8 @@ class Engine:
             MemoryFileError: `missing`, `unfinished`, `damaged`, `newer`, `older`, or read by
                 another `model`, with another `tokenizer` or other `settings` that change numbers.
         """
-        session = self.session(overrides=overrides)
+        folder = memory.folder if isinstance(memory, Verification) else memory
+        session = self.session(overrides=self._looking_up_as_then(folder, overrides))
         open_memory(session, memory, verify=verify)
         return session
 
@@ -178,9 +180,26 @@ class Engine:
         Raises:
             MemoryFileError: as for `open`, without `unfinished`.
         """
-        session = self.session(overrides=overrides)
+        session = self.session(overrides=self._looking_up_as_then(folder, overrides))
         open_memory(session, folder, verify=verify, unfinished=True)
         return session, session.stats.tokens_given
+
+    def _looking_up_as_then(
+        self, folder: str | Path, overrides: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """`overrides`, with how units are scored as a memory has it, unless someone chose that.
+
+        So a memory answers as before when the default, or a preset, has become another.
+        """
+        settings = dict(overrides or {})
+        origin = self.config.origins["model.unit_score"]
+        unchosen = origin in UNCHOSEN or origin.startswith("preset ")
+        if not unchosen or not {"unit_score", "model.unit_score"}.isdisjoint(settings):
+            return settings
+        then = read_manifest(folder).key["settings"].get("model.unit_score")
+        if then is not None:
+            settings["model.unit_score"] = then
+        return settings
 
     @cached_property
     def digests(self) -> dict[str, str | None]:
@@ -227,6 +246,8 @@ def load(
     else:
         config = load_config(source, changes)
     model, tokenizer = load_parts(config.model)
+    if config.awaits_model:  # it was not on this machine before
+        config = fit_to_model(config, model.config.to_dict(), model.device.type)
     guide = load_guide(config.model, model, tokenizer)
     return Engine(model, tokenizer, config, check=check, guide=guide)
 
@@ -248,7 +269,7 @@ def attach(
     """
     refuse_by_config(model)
     if config is None:
-        config = fit_to_model(Config(), model.config.to_dict())
+        config = fit_to_model(Config(), model.config.to_dict(), model.device.type)
     elif not isinstance(config, Config):
         config = load_config(config)
     if overrides:

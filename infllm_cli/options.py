@@ -157,6 +157,10 @@ ShowThinking = Annotated[
     bool,
     typer.Option("--show-thinking", help="Show what a reasoning model thinks before its answer."),
 ]
+LetRepeat = Annotated[
+    bool,
+    typer.Option("--let-repeat", help="Go on with an answer that repeats itself without end."),
+]
 Plot = Annotated[
     str | None,
     typer.Option("--plot", metavar="FILE.png", help="Also draw a picture (needs matplotlib)."),
@@ -184,7 +188,8 @@ class Sampling:
 
     Nor is what a reasoning model thinks before it, unless `show_thinking`; `thinking_tag` is the
     tag that the prompt ends in, where the model's template puts one there. `draft` says what
-    proposes tokens ahead, which changes none; None: as the configuration does.
+    proposes tokens ahead, which changes none; None: as the configuration does. `stop_repetition`:
+    an answer that goes round in a circle is stopped.
     """
 
     max_new_tokens: int = 256
@@ -197,6 +202,7 @@ class Sampling:
     show_thinking: bool = False
     thinking_tag: str | None = None
     draft: str | None = None
+    stop_repetition: bool = True
 
 
 @dataclass(frozen=True)
@@ -255,11 +261,13 @@ class SamplingFlags:
     stop: Stop = None
     show_thinking: ShowThinking = False
     draft: Draft = None
+    let_repeat: LetRepeat = False
 
     def sampling(self) -> Sampling:
         if self.draft not in (None, *DRAFTS):
             raise UsageError(f"--draft {self.draft!r} is none of {', '.join(DRAFTS)}")
-        return Sampling(**{**vars(self), "stop": tuple(self.stop or ())})
+        given = {**vars(self), "stop": tuple(self.stop or ())}
+        return Sampling(stop_repetition=not given.pop("let_repeat"), **given)
 
 
 @dataclass(frozen=True)

@@ -141,18 +141,22 @@ def tell_memory(engine: "Engine", policy: str, tokens: int, out: Output) -> None
         )
 
 
+# Of a model that goes on with the text: the next question, and what else there is to say.
+NEXT_QUESTION, NEXT_PARAGRAPH = "\nQuestion:", "\n\n"
+
+
 def with_prompt_stops(engine: "Engine", sampling: Sampling) -> Sampling:
     """`sampling` with what the model's prompts ask for.
 
-    A model without chat template continues the text: it may write the next question itself. The
-    template of a reasoning model may open the thinking.
+    A model without chat template continues the text: behind its answer, a paragraph, it may write
+    the next question itself, or anything. The template of a reasoning model may open the thinking.
     """
     from infllm.cli.tasks.thinking import opened_by_prompt
     from infllm.engine.text import build_prompt, chat_template
 
     assert engine.tokenizer is not None
     if chat_template(engine.tokenizer, engine.config) is None:
-        return replace(sampling, stop=(*sampling.stop, "\nQuestion:"))
+        return replace(sampling, stop=(*sampling.stop, NEXT_QUESTION, NEXT_PARAGRAPH))
     prompt = build_prompt(engine.tokenizer, engine.config, "ask", question="?")
     return replace(sampling, thinking_tag=opened_by_prompt(engine.tokenizer, prompt.tail_ids))
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 LEAST_KEPT = 4096  # tokens; what is shorter is read again as fast as it is found
 # Settings of a run and not of what was read: a memory opens on any device.
 OF_A_RUN = ("model.device", "device")
+# What the device decides, unless it is chosen: of a memory from another one that is told.
+OF_THE_DEVICE = ("model.dtype",)
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,7 @@ def _opening(choice: EngineChoice, folder: Path, out: Output, budget: int | None
     from infllm.cli import cache
     from infllm.engine import Verification
 
-    choice = choice_of(folder, choice)
-    config = open_config(choice)
+    choice, config = config_of(folder, choice)
     about = about_memory(folder)
     verification = Verification(folder)  # done when the model is loaded
     engine = open_engine(config, choice, out)
@@ -152,6 +153,29 @@ def choice_of(folder: Path, choice: EngineChoice) -> EngineChoice:
         return choice
     overrides = {**recorded.get("overrides", {}), **choice.overrides}
     return replace(choice, source=recorded.get("source"), overrides=overrides)
+
+
+def config_of(folder: Path, choice: EngineChoice) -> tuple[EngineChoice, "Config"]:
+    """The choice and the configuration that a memory is used with.
+
+    What nobody chose is as it was when the memory was read: presets change, and what is fitted to a
+    model is fitted to the device, too.
+    """
+    from infllm.engine.config import KNOWN, UNCHOSEN
+    from infllm.engine.files import read_manifest
+
+    name = about_memory(folder)["choice"].get("name")
+    choice = choice_of(folder, choice)
+    config = open_config(choice)
+    gives_way = {*UNCHOSEN, f"preset {name}"}
+    origins, now = config.origins, config.flat()
+    then = {
+        key: value
+        for key, value in read_manifest(folder).key["settings"].items()
+        if key in KNOWN and key not in OF_THE_DEVICE and origins[key] in gives_way
+    }
+    changed = {key: value for key, value in then.items() if now[key] != value}
+    return choice, config.with_overrides(changed, "memory") if changed else config
 
 
 def recorded(choice: EngineChoice, config: "Config") -> dict[str, Any]:

@@ -28,19 +28,34 @@ def triton_version(operation: str, x: Tensor) -> Callable[..., Any] | None:
         return None
     if not _triton:
         importlib.import_module(VERSIONS)  # by name: the versions need the contracts, not we them
-    return _triton[operation]
+    return on_device(_triton[operation], x.device)
+
+
+def on_device(version: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """Triton launches on the current device: `version`, with `device` made that where it is not."""
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return version
+
+    def there(*args: Any, **kwargs: Any) -> Any:
+        with torch.cuda.device(device):
+            return version(*args, **kwargs)
+
+    return there
 
 
 def takes_triton(x: Tensor) -> bool:
     """CUDA tensors take Triton where it is installed, all others PyTorch.
 
     INFLLM_KERNELS=torch keeps to PyTorch. INFLLM_KERNELS=triton takes Triton on every device: on a
-    CPU that needs TRITON_INTERPRET=1, set before the first kernel is loaded.
+    CPU that needs TRITON_INTERPRET=1, set before the first kernel is loaded. Beside a GPU, what is
+    computed on the host goes on by PyTorch all the same.
     """
     forced = os.environ.get("INFLLM_KERNELS")
-    if forced is not None:
-        return forced == "triton"
-    return x.device.type == "cuda" and _installed()
+    if forced is None:
+        return x.device.type == "cuda" and _installed()
+    if x.device.type == "cpu" and torch.cuda.is_available():
+        return forced == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+    return forced == "triton"
 
 
 @lru_cache

@@ -102,6 +102,14 @@ class Part:
         return ~self.band.visible(n_queries, n_keys, self.q.device, self.shift)
 
 
+@dataclass(frozen=True, eq=False)
+class State:
+    """What queries have of keys that they attended already, as `merge_state` joins it."""
+
+    o: Tensor  # float32 [B, H, T, Dv], contiguous
+    lse: Tensor  # float32 [B, H, T], contiguous
+
+
 def parts_behind(
     q: Tensor, k: Tensor, v: Tensor, tokens: Tensor, position: int, window: int
 ) -> list[Part]:

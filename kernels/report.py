@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import re
-import subprocess
 import sys
-import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from infllm.kernels.machine_code import MachineCode, machine_code
 from infllm.kernels.triton.tiles import SHARED_KIB
 from infllm.kernels.triton.variants import STRIDES, Variant, variants
 
-CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+STACK = 96  # bytes of a thread, at most: beside loops, where they cost nothing that one could see
 
 
 @dataclass(frozen=True)
@@ -35,17 +33,15 @@ class Resources:
 
     variant: Variant
     sm: int
-    registers: int  # of a thread
-    stack: int  # bytes of a thread: registers that did not fit, above all
-    spilled: int  # loads and stores of local memory in the code
+    code: MachineCode
     shared: int  # bytes of a program
     seconds: float  # that compiling took
 
     @property
     def fault(self) -> str | None:
         """Why the variant would run badly on the card, or not at all."""
-        if self.spilled or self.stack:
-            return f"{self.spilled} spills, {self.stack} bytes of stack"
+        if self.code.spilled or self.code.stack > STACK:
+            return f"{self.code.spilled} spills in loops, {self.code.stack} bytes of stack"
         if self.shared > SHARED_KIB[self.sm] * 1024:
             return f"more than {SHARED_KIB[self.sm]} KiB of shared memory"
         return None
@@ -75,27 +71,8 @@ def compiled(variant: Variant, sm: int) -> Resources:
         **({} if variant.registers is None else {"maxnreg": variant.registers}),
     }  # fmt: skip
     kernel = triton.compile(source, target=GPUTarget("cuda", sm, 32), options=options)
-    registers, stack, spilled = _usage(kernel.asm["cubin"])
-    seconds = time.perf_counter() - start
-    return Resources(variant, sm, registers, stack, spilled, kernel.metadata.shared, seconds)
-
-
-def _usage(cubin: bytes) -> tuple[int, int, int]:
-    """Registers and stack bytes of a thread, and local loads and stores in the code."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        usage = _cuobjdump("--dump-resource-usage", file.name)
-        code = _cuobjdump("--dump-sass", file.name)
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    if found is None:
-        raise RuntimeError(f"cuobjdump tells no registers:\n{usage}")
-    return int(found[1]), int(found[2]), len(re.findall(r"\b(?:LDL|STL)\b", code))
-
-
-def _cuobjdump(what: str, path: str) -> str:
-    done = subprocess.run([CUOBJDUMP, what, path], capture_output=True, text=True, check=True)
-    return done.stdout
+    code = machine_code(kernel.asm["cubin"])
+    return Resources(variant, sm, code, kernel.metadata.shared, time.perf_counter() - start)
 
 
 def report(
@@ -113,10 +90,10 @@ def report(
             yield Resources(variants()[i], sm, *taken)
 
 
-def _compiled_at(i: int, sm: int) -> tuple[int, int, int, int, float]:
+def _compiled_at(i: int, sm: int) -> tuple[MachineCode, int, float]:
     """Kernels do not travel between processes, numbers do."""
     taken = compiled(variants()[i], sm)
-    return taken.registers, taken.stack, taken.spilled, taken.shared, taken.seconds
+    return taken.code, taken.shared, taken.seconds
 
 
 def table(rows: Sequence[Resources]) -> str:
@@ -128,12 +105,52 @@ def table(rows: Sequence[Resources]) -> str:
         cells = []
         for sm in cards:
             here = [row for row in rows if row.variant.name == name and row.sm == sm]
-            registers = max((row.registers for row in here), default=0)
+            registers = max((row.code.registers for row in here), default=0)
             shared = max((row.shared for row in here), default=0) / 1024
             fault = " !" if any(row.fault for row in here) else ""
             cells.append(f"{registers}, {shared:.0f}{fault}" if here else "")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+# What a loop of products is made of; the rest of it are addresses, masks and moves.
+OPCODES = ("HGMMA", "HMMA", "MUFU", "FMUL", "FFMA", "FADD", "FMNMX", "LDGSTS", "LDG", "BAR")
+# Of a multiprocessor of compute capability 9.0 in a clock: multiply-adds of its tensor cores, and
+# warps' instructions; exponentials take eight clocks of a quarter.
+TENSOR, ISSUED, EXPONENTIAL = 2048, 4, 8
+
+
+def loop_table(rows: Sequence[Resources]) -> str:
+    """Markdown: the loops of products of each kernel, and the share of the tensor cores' speed that
+    they can reach: where one warpgroup's softmax hides behind the other's products, and where it
+    hides behind nothing."""
+    lines = [
+        f"| kernel, tile | registers, stack | loop | {' | '.join(OPCODES)} | tensor cores busy |",
+        "|---" * (len(OPCODES) + 4) + "|",
+    ]
+    for row in rows:
+        for loop in row.code.products:
+            counts = " | ".join(str(loop[opcode] or "") for opcode in OPCODES)
+            lines.append(
+                f"| {row.variant.name} {row.variant.tile} | {row.code.registers}, {row.code.stack} "
+                f"| {loop.total()} | {counts} | {busy(row.variant, loop)} |"
+            )
+    return "\n".join(lines)
+
+
+def busy(variant: Variant, loop: Counter[str]) -> str:
+    """Of a loop of an attention kernel with two warpgroups, by what it issues."""
+    size = variant.constants
+    if not loop["HGMMA"] or "BLOCK_DV" not in size:
+        return ""
+    # Exponentials but for one a row and thread: a row's 4 threads have two rows each.
+    keys = (loop["MUFU"] - 2) * 2
+    products = size["BLOCK_M"] * keys * (size["BLOCK_D"] + size["BLOCK_DV"]) / TENSOR
+    groups = variant.warps // 4
+    softmax = max(loop.total(), EXPONENTIAL * loop["MUFU"])  # a warp of a group on each quarter
+    issued = groups * softmax
+    hidden = max(products, issued, products / groups + softmax)
+    return f"{products / (products + issued):.0%} to {products / hidden:.0%}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -143,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sm", type=int, choices=SHARED_KIB, action="append", help="one card")
     parser.add_argument("--match", default="", help="only kernels whose name contains this")
     parser.add_argument("--jobs", type=int, help="processes, all processors by default")
+    parser.add_argument("--loops", action="store_true", help="the machine code of their loops")
     given = parser.parse_args(argv)
     chosen = [
         i for i, variant in enumerate(variants())
@@ -151,10 +169,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = []
     for row in report(chosen, given.sm or list(SHARED_KIB), given.jobs):
         rows.append(row)
-        said = f"{row.registers} registers, {row.shared / 1024:.1f} KiB, {row.seconds:.1f} s"
+        said = f"{row.code.registers} registers, {row.shared / 1024:.1f} KiB, {row.seconds:.1f} s"
         name = f"{row.variant.name} {row.variant.tile} sm_{row.sm}"
         print(f"{name}: {said}{f': {row.fault}' if row.fault else ''}", file=sys.stderr, flush=True)
-    print(table(rows))
+    print(loop_table(rows) if given.loops else table(rows))
     return 1 if any(row.fault for row in rows) else 0
 
 

@@ -1,13 +1,14 @@
 """Settings: what a run is to be, where each value comes from; names of devices and dtypes."""
 
 from infllm.engine.config.device import cpu_has_bfloat16, device_name, dtype_name
-from infllm.engine.config.layers import HUB_ID, read_model_config, trained_length, user_file
+from infllm.engine.config.fitting import trained_length
+from infllm.engine.config.layers import HUB_ID, read_model_config, user_file
+from infllm.engine.config.model_settings import ModelConfig, PolicyName
 from infllm.engine.config.policy_settings import OF_POLICY
 from infllm.engine.config.settings import (
     KNOWN,
+    UNCHOSEN,
     Config,
-    ModelConfig,
-    PolicyName,
     PromptConfig,
     fit_to_model,
     load_config,
@@ -18,6 +19,7 @@ __all__ = [
     "HUB_ID",
     "KNOWN",
     "OF_POLICY",
+    "UNCHOSEN",
     "Config",
     "ModelConfig",
     "PolicyName",

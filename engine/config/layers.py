@@ -205,11 +205,7 @@ def _with_base(layer: Layer, known: Iterable[str]) -> list[Layer]:
 
 
 def _of_model(name: str) -> list[Layer]:
-    model_config = read_model_config(name)
-    length = trained_length(model_config) if model_config else None
-    settings = family_settings(length) if length else {}
-    layer = Layer("model given", {"model.path": name})
-    return [Layer("model's trained length", settings), layer]
+    return [Layer("model given", {"model.path": name})]
 
 
 def resolve_model_path(path: str) -> str:
@@ -247,42 +243,6 @@ def read_model_config(path: str) -> dict[str, Any] | None:
     except ValueError as error:
         raise ModelNotFound(f"{file} is not valid JSON: {error}") from error
     return config if isinstance(config, dict) else None
-
-
-def trained_length(model_config: Mapping[str, Any]) -> int | None:
-    """Tokens the model was pre-trained on, before any rope scaling, from its config.json."""
-    text_config = model_config.get("text_config") or model_config
-    for name in ("rope_parameters", "rope_scaling"):
-        scaling = text_config.get(name)
-        if isinstance(scaling, Mapping) and scaling.get("original_max_position_embeddings"):
-            return int(scaling["original_max_position_embeddings"])
-    for name in (
-        "original_max_position_embeddings",
-        "max_position_embeddings",
-        "n_positions",
-        "max_seq_len",
-        "seq_length",
-    ):
-        if isinstance(text_config.get(name), int):
-            return text_config[name]
-    return None
-
-
-def family_settings(length: int) -> dict[str, Any]:
-    """Settings that fit a model trained on `length` tokens.
-
-    The window takes half of it, as the published 4K and 8K configs do, and no more than 4096;
-    all else keeps the published proportions (n_local 4096: init 128, units 128, execution 512).
-    """
-    n_local = min(4096, max(64, 1 << max(length // 2, 1).bit_length() - 1))
-    exc_block_size = min(512, n_local // 2)
-    return {
-        "model.n_local": n_local,
-        "model.n_init": min(128, n_local // 16),
-        "model.block_size": min(128, n_local // 8),
-        "model.exc_block_size": exc_block_size,
-        "chunk_size": 16 * exc_block_size,
-    }
 
 
 def user_file() -> Path | None:

@@ -1,34 +1,26 @@
 """The configuration: every setting, its limits, and which layer it came from. Free of torch."""
 
-import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PrivateAttr,
-    ValidationError,
-)
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
 
+from infllm.engine.config.fitting import fit
 from infllm.engine.config.layers import (
     IDENTITY,
     Layer,
-    family_settings,
     flatten,
     read_model_config,
     read_source,
     resolve_model_path,
     surrounding_layers,
-    trained_length,
 )
-from infllm.engine.config.policy_settings import MiddleSettings, PruningSettings, SurpriseSettings
-from infllm.engine.config.reader_settings import HomerSettings, InfiniRetriSettings
+from infllm.engine.config.model_settings import ModelConfig
+from infllm.engine.config.reader_settings import InfiniRetriSettings
 from infllm.engine.config.stages import SINKS, STREAM, unseen
-from infllm.engine.config.values import Count, CountOrZero, Positive, Settings, Share
+from infllm.engine.config.values import Count, Settings, aliases
 from infllm.engine.errors import ConfigError
 
 UNLIMITED = 2**31 - 1  # the published configs write "no limit" so
@@ -38,86 +30,12 @@ DEFAULT_PRESET = "pocket"
 WITHOUT_EFFECT = ("model.fattn", "model.async_global_stream", "model.pin_memory")
 TURNS = 4  # of the length that chunks are given then fill what sirllm keeps
 # Settings that nobody chose: they give way where a chosen one contradicts them.
-UNCHOSEN = ("default", "model's trained length")
-
-
-def _aliases(**names: str) -> BeforeValidator:
-    return BeforeValidator(lambda value: names.get(str(value).replace("-", "_"), value))
-
-
-def _device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-        raise ValueError("'auto', 'cpu', 'cuda' or 'cuda:1'")
-    return value
+FITTED = "fitted to the model"  # the layer of `fitting`
+UNCHOSEN = ("default", FITTED)
 
 
 def _unlimited(value: Any) -> Any:
     return None if isinstance(value, int) and value >= UNLIMITED else value
-
-
-PolicyName = Annotated[
-    Literal["inf-llm", "infinite-lm", "infinitehip", "sirllm", "stream-lm", "window", "origin"],
-    _aliases(
-        stream_llm="stream-lm",
-        inf_llm="inf-llm",
-        infinite_lm="infinite-lm",
-        infinite_hip="infinitehip",
-        hip="infinitehip",
-        sir_llm="sirllm",
-    ),
-]
-Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"],
-    _aliases(fp32="float32", bf16="bfloat16", fp16="float16"),
-]
-KvDtype = Annotated[
-    Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"],
-    _aliases(float32="fp32", bfloat16="bf16", float16="fp16"),
-]
-
-
-class ModelConfig(MiddleSettings, PruningSettings, SurpriseSettings):
-    """The `model:` section: which model, and the memory policy. Lengths are in tokens."""
-
-    type: PolicyName = "inf-llm"
-    path: str = ""  # a folder, a hub id or builtin:NAME
-    tokenizer_path: str | None = None  # None: beside the model
-    revision: str | None = None
-    encoder_path: str | None = None  # of LLM-to-SLM; None: as the small model's folder says
-    dtype: Dtype = "auto"
-    device: Annotated[str, AfterValidator(_device)] = "auto"
-    quantization: str | None = None
-
-    n_init: CountOrZero = 128
-    n_local: Count = 4096
-    base: Positive | None = None  # rope base; None: the model's own
-    distance_scale: Positive = 1.0
-
-    block_size: Count = 128
-    topk: Count = 16
-    repr_topk: Count = 4
-    repr_score: Literal["mass", "dot"] = "mass"
-    repr_heads: Literal["query", "group"] = "query"
-    # What lookups compare queries with: a mean vector of each unit, as published, or `keys`: a call
-    # of at most one block (a question, a decode step, a document's tail) ranks units by the
-    # attention mass that all their keys would receive. Longer calls use the mean vectors anyway.
-    unit_score: Literal["representatives", "keys"] = "representatives"
-    far_position: Literal["capped", "exact"] = "capped"
-    exc_block_size: Count = 512
-    chunk_topk_calc: Count | None = None
-    keep_units: bool = False  # decode steps also attend the units that the question found
-    perhead: bool = False
-    faiss: bool = False
-
-    max_cached_block: Count = 32
-    cache_strategy: Literal["lru", "fifo", "lru-s"] = "lru"
-    score_decay: Share = 0.1
-    kv_dtype: KvDtype = "auto"
-    cuda_graphs: bool = True  # decode steps are recorded and replayed, where they can be
-
-    fattn: bool | None = None
-    async_global_stream: bool | None = None
-    pin_memory: bool | None = None
 
 
 class PromptConfig(Settings):
@@ -133,13 +51,12 @@ class Config(Settings):
 
     model: ModelConfig = Field(default_factory=ModelConfig)
     infiniretri: InfiniRetriSettings = Field(default_factory=InfiniRetriSettings)
-    homer: HomerSettings = Field(default_factory=HomerSettings)
     max_len: Annotated[Count | None, BeforeValidator(_unlimited)] = None  # None: no limit
     truncation: Literal["suffix", "prefix", "middle"] | None = None
     chunk_size: Count = 8192
     read_back: bool = False  # passages a question finds are read again next to it (command line)
     # What proposes tokens ahead while an answer is written (command line): it changes none of them.
-    draft: Annotated[Literal["document", "lookahead", "off"], _aliases(**{"False": "off"})] = (
+    draft: Annotated[Literal["document", "lookahead", "off"], aliases(**{"False": "off"})] = (
         "document"
     )
     conv_type: Literal["mistral-inst", "llama-3-inst", "vicuna", "qwen", "minicpm"] | None = None
@@ -151,11 +68,22 @@ class Config(Settings):
     _layers: list[Layer] = PrivateAttr(default_factory=list)
     _notes: list[str] = PrivateAttr(default_factory=list)
     _adjusted: list[str] = PrivateAttr(default_factory=list)
+    _why_fitted: str = PrivateAttr("")
 
     @property
     def notes(self) -> list[str]:
         """What was accepted but is without effect, rounded or raised: one sentence each."""
         return [*self._notes, *self._adjusted]
+
+    @property
+    def why_fitted(self) -> str:
+        """Why the settings that nobody chose are what they are; empty where none were fitted."""
+        return self._why_fitted
+
+    @property
+    def awaits_model(self) -> bool:
+        """Whether nothing was fitted because the model was not on this machine."""
+        return bool(self._layers) and not self._why_fitted
 
     @property
     def origins(self) -> dict[str, str]:
@@ -176,13 +104,14 @@ class Config(Settings):
     def with_overrides(self, overrides: Mapping[str, Any], origin: str = "override") -> "Config":
         """This configuration with `overrides` on top; ConfigError as for `load_config`."""
         layers = self._layers or [Layer("given", self.flat())]
-        return _build([*layers, flatten(overrides, KNOWN, origin, bare=True)], self._notes)
+        changed = _build([*layers, flatten(overrides, KNOWN, origin, bare=True)], self._notes)
+        changed._why_fitted = self._why_fitted
+        return changed
 
 
 SECTIONS: dict[str, type[Settings]] = {
     "model": ModelConfig,
     "infiniretri": InfiniRetriSettings,
-    "homer": HomerSettings,
 }
 KNOWN = frozenset(
     f"{section}.{key}" for section, kind in SECTIONS.items() for key in kind.model_fields
@@ -230,19 +159,23 @@ def load_config(
     return fit_to_model(config, model_config) if model_config else config
 
 
-def fit_to_model(config: Config, model_config: Mapping[str, Any]) -> Config:
-    """`config` with what nobody chose fitted to the model's trained length.
+def fit_to_model(
+    config: Config, model_config: Mapping[str, Any], device: str | None = None
+) -> Config:
+    """`config` with what nobody chose fitted to the model and the device, see `fitting.fit`.
 
-    `model_config`: the contents of its config.json.
+    `model_config`: the contents of its config.json; `device`: where the model is, if it is loaded.
     """
-    length = trained_length(model_config)
-    if length is None:
-        return config
     layers = config._layers or [Layer("given", _chosen(config))]
-    fitted = Layer("model's trained length", family_settings(length))
-    return _build(
-        [fitted, *(layer for layer in layers if layer.origin != fitted.origin)], config._notes
-    )
+    layers = [layer for layer in layers if layer.origin != FITTED]
+    chosen = any("model.n_local" in layer.values for layer in layers)
+    window = config.model.n_local if chosen else None
+    fitted = fit(model_config, device or config.model.device, window)
+    if fitted is None:
+        return config
+    config = _build([Layer(FITTED, fitted.settings), *layers], config._notes)
+    config._why_fitted = fitted.why
+    return config
 
 
 def _chosen(config: Config) -> dict[str, Any]:
@@ -335,6 +268,8 @@ def _within_limits(config: Config, origins: Mapping[str, str]) -> tuple[Config, 
                     "a unit has no more representatives than tokens: lower model.repr_topk",
                 )
             changes["repr_topk"] = model.block_size
+        if model.faiss and unchosen("unit_score"):
+            changes["unit_score"] = "representatives"
         if model.topk > model.max_cached_block:
             changes["max_cached_block"] = model.topk
             if not unchosen("max_cached_block"):

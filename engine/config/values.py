@@ -1,6 +1,6 @@
 """What a setting may be: numbers with limits, and the base of every section."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -22,3 +22,18 @@ class Settings(BaseModel):
 
     # protected_namespaces: a config may well have a field named `model`
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def aliases(**names: str) -> BeforeValidator:
+    """Other names of values, by the names without hyphens."""
+    return BeforeValidator(lambda value: names.get(str(value).replace("-", "_"), value))
+
+
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    aliases(fp32="float32", bf16="bfloat16", fp16="float16"),
+]
+KvDtype = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"],
+    aliases(float32="fp32", bfloat16="bf16", float16="fp16"),
+]

@@ -78,6 +78,7 @@ class Decoder:
             policy.open_recording(clock, asked)
         self._found: list[list[int]] | None = None  # what the last step asked for and had
         self._logits = torch.empty(0)
+        self.steps = self.replays = 0  # asked for; each replayed once, or more where units lacked
         self._tell(0)
         self._replay = record(lambda: self._run(memory))
 
@@ -105,7 +106,9 @@ class Decoder:
         for policy in self._policies:
             policy.refresh()
         self._tell(token)
+        self.steps += 1
         for _ in range(REPLAYS):
+            self.replays += 1
             self._replay()
             self._touch()  # while the device computes
             asked = self._read_asked()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ class Recorder:
 
     def __init__(self, model: Any) -> None:
         self.why_not = _why_not(model)
-        self.record: Record | None = record_cuda if self.why_not is None else None
+        self.record: Record | None = None
+        if self.why_not is None:
+            self.record = partial(record_cuda, device=next(model.parameters()).device)
 
     def give_up(self, why_not: str) -> None:
         """Something in a step cannot be recorded: none is from now on."""
@@ -32,18 +35,25 @@ def _why_not(model: Any) -> str | None:
     return None
 
 
-def record_cuda(run: Callable[[], None]) -> Replay:
-    """A CUDA graph of `run`, which is run once before: kernels are compiled and tuned by it.
+def record_cuda(run: Callable[[], None], device: torch.device) -> Replay:
+    """A CUDA graph of `run` on `device`; `run` is run once before: that compiles its kernels.
 
     Raises RuntimeError where something in it cannot be captured.
     """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    # What other threads do with the device meanwhile is none of the capture's concern.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        run()
-    return graph.replay
+    with torch.cuda.device(device):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            run()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # What other threads do with the device meanwhile is none of the capture's concern.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            run()
+    return partial(_replay, graph, device)
+
+
+def _replay(graph: torch.cuda.CUDAGraph, device: torch.device) -> None:
+    """On the device's current stream, whatever device is the current one."""
+    with torch.cuda.device(device):
+        graph.replay()

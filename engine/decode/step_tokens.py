@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from infllm.kernels.partial_attention import Band, Part
-from infllm.kernels.rotate import rotate
-from infllm.kernels.rotate_append import rotate_append
+from infllm.kernels.take_step import StepRows, take_step
 
 if TYPE_CHECKING:
     from infllm.engine.attachment import Rotary
@@ -70,19 +69,17 @@ class StepTokens:
         """What `clock` is to say in this step."""
         return [self.past, units, origin]
 
-    def take(self, q: Tensor, k: Tensor, v: Tensor) -> None:
-        """The step's token: q [B, H, 1, D], k and v [B, Hkv, 1, D], not rotated."""
-        at, layout = self.clock[:1], self._rotary.rope.layout
-        cos, sin = self._cos.index_select(0, at), self._sin.index_select(0, at)
-        as_is = self._cos[:1, :0], self._sin[:1, :0]
-        rotate_append(k, *as_is, self.k, at[0], layout)
-        rotate_append(v, *as_is, self.v, at[0], layout)
-        rotate_append(k, cos, sin, self.k_near, at[0], layout)
-        if self.k_far is not self.k:
-            rotate_append(k, self._cos[:1], self._sin[:1], self.k_far, at[0], layout)
-        self.q_near = rotate(q, cos, sin, layout)
-        far = slice(self._n_local - 1, self._n_local)
-        self.q_far = rotate(q, self._cos[far], self._sin[far], layout)
+    def take(self, q: Tensor, k: Tensor, v: Tensor, sums: Tensor | None = None) -> None:
+        """The step's tokens: q [B, H, T, D], k and v [B, Hkv, T, D], not rotated.
+
+        `sums` float32 [B, H, rows + 1, D]: of the far queries of the rows before each, goes on.
+        """
+        far = None if self.k_far is self.k else self.k_far
+        rows = StepRows(self.k, self.v, self.k_near, far, sums)
+        self.q_near, self.q_far = take_step(
+            q, k, v, self.clock[:1], self._cos, self._sin, self._n_local - 1, rows,
+            self._rotary.rope.layout,
+        )  # fmt: skip
 
     def near(self, start: int, stop: int) -> slice:
         """Rows of `near_part`."""

@@ -41,9 +41,9 @@ def draft_units(session: Session, start: int, stop: int) -> Draft:
 
     For each layer `L.kv` [2 * n, 1, Hkv, block_size, D], all keys and then all values, since a
     lookup by keys reads those alone; likewise `L.scale` [2 * n, 1, Hkv, block_size, 1] of int8 and
-    fp8; `L.index` [n, 1, R, D]; and `sums` int64 [sums, layers, 2] of the keys and the values of
-    so many units each as the header's `rows` says. The header also holds a SHA-256 of `sums` and
-    a XXH3-64 of each index.
+    fp8; `L.index` [n, 1, R, D], see `UnitIndex`; and `sums` int64 [sums, layers, 2] of the keys and
+    the values of so many units each as the header's `rows` says. The header also holds a SHA-256 of
+    `sums` and a XXH3-64 of each index.
 
     Raises MemoryFileError where units that come from a file are damaged.
     """
@@ -58,7 +58,9 @@ def draft_units(session: Session, start: int, stop: int) -> Draft:
             if run.seal is not None:
                 run.seal.check_all()
         index = [
-            view.slab.index[max(start - view.first, 0) : min(stop - view.first, view.count)].cpu()
+            view.slab.index.rows(
+                max(start - view.first, 0), min(stop - view.first, view.count)
+            ).cpu()
             for view in store.views
             if view.first < stop and view.first + view.count > start
         ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from torch import Tensor
 
 from infllm.engine.attachment import Softmax
-from infllm.kernels.partial_attention import Part
+from infllm.kernels.partial_attention import Part, State
 
 if TYPE_CHECKING:
     from infllm.engine.attachment import Call, Layer
@@ -63,6 +63,10 @@ class Policy(abc.ABC):
         Parts of one sequence may have E blocks of queries, each with keys of its own, in place of
         the batch: E * T = stop - start.
         """
+
+    def before(self, start: int, stop: int) -> State | None:
+        """What queries `start` to `stop - 1` attended already, beside their parts."""
+        return None
 
     def update(self, start: int, stop: int, masses: list[Tensor | None]) -> None:  # noqa: B027
         """Account for a computed block; `masses` belong to its parts."""

@@ -41,13 +41,14 @@ class CallTokens:
         self.q_near = rotary.run(q, self.past)
         self.q_far = rotary.at(q, config.n_local - 1)
         self._exact = config.far_position == "exact"
-        self._origin = position - self.past
+        # Of the remainder's first token, from the session's start.
+        self.origin_position = position - self.past
 
     @property
     def origin(self) -> Tensor:
         """int64 []: position of the remainder's first token from the session's start."""
         # Filled, not copied: a copy makes the host wait.
-        return torch.full((), self._origin, dtype=torch.int64, device=self.k.device)
+        return torch.full((), self.origin_position, dtype=torch.int64, device=self.k.device)
 
     @property
     def n_new(self) -> int:

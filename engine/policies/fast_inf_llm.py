@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from infllm.engine.attachment import Call, Layer
     from infllm.engine.config import ModelConfig
-    from infllm.kernels.partial_attention import Part
+    from infllm.kernels.partial_attention import Part, State
 
 
 class FastInfLLM(InfLLM, SteppingPolicy):
@@ -46,6 +46,9 @@ class FastInfLLM(InfLLM, SteppingPolicy):
         way = self._way
         return super().parts(start, stop) if way is None else way.parts(start, stop)
 
+    def before(self, start: int, stop: int) -> State | None:
+        return None if self._way is None else self._way.before(start, stop)
+
     def update(self, start: int, stop: int, masses: list[Tensor | None]) -> None:
         if self._way is None:
             super().update(start, stop, masses)
@@ -67,6 +70,10 @@ class FastInfLLM(InfLLM, SteppingPolicy):
     def in_sight(self) -> list[tuple[int, int]]:
         self._settle()
         return super().in_sight()
+
+    def best(self, scores: Tensor, k: int) -> Tensor:
+        step = self._way if self.call.recorded else None
+        return super().best(scores, k) if step is None else step.best(scores, k)
 
     # ---- steps that can be taken back -----------------------------------------------------------
 
@@ -125,7 +132,7 @@ class FastInfLLM(InfLLM, SteppingPolicy):
             and units.n > self._n_looked_up
             and self.faiss is None
             and self.record is None
-            and cfg.unit_score != "keys"
+            and cfg.unit_score == "representatives"
             and cfg.cache_strategy != "lru-s"  # which wants each step's masses on the host
         )
 

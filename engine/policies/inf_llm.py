@@ -13,7 +13,9 @@ from infllm.engine.policies.call_tokens import CallTokens
 from infllm.engine.policies.lookup_scores import Lookup, LookupScores
 from infllm.engine.policies.representatives import open_scores
 from infllm.engine.policies.unit_memory import UnitMemory
+from infllm.engine.units import key_masses, moment_masses
 from infllm.kernels.partial_attention import Part
+from infllm.kernels.rotate import rotate
 from infllm.kernels.unit_mass import dense_lse
 from infllm.kernels.unit_topk import top_units
 
@@ -35,13 +37,15 @@ class InfLLM(UnitMemory):
         self.unit_scores: LookupScores
         self.by_keys: bool  # units are ranked by all of their keys
         self.chosen: Tensor | None = None  # by the block under way
+        self.turned = False  # keys at their distance are rotated already: `call_pages`
+        self._init_turned: Tensor | None = None
 
     def begin(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:
         cfg = self.config
         units, rest = self.open(k, v)
         self.call = call
-        # All keys are read once a block: too slow for the many blocks of a document's chunk.
-        self.by_keys = cfg.unit_score == "keys" and q.shape[2] <= self.query_block
+        # Keys are read once a block: too slow for the many blocks of a document's chunk.
+        self.by_keys = cfg.unit_score != "representatives" and q.shape[2] <= self.query_block
         self.tokens = CallTokens(cfg, self.layer.rotary, rest, (q, k, v), self.count)
         q_far, heads = self.tokens.q_far, self.layer.n_kv_heads
         self.repr_scores = open_scores(cfg, self.account, q_far)
@@ -65,7 +69,8 @@ class InfLLM(UnitMemory):
     def forget_call(self) -> None:
         """Drop what is of the call under way alone."""
         del self.tokens, self.repr_scores, self.unit_scores, self.call
-        self.chosen = None
+        self.chosen = self._init_turned = None
+        self.turned = False
 
     # ---- look up --------------------------------------------------------------------------------
 
@@ -96,26 +101,33 @@ class InfLLM(UnitMemory):
             scores = self.key_scores(beside, n) if by_keys else self.unit_scores.of(block, n)
             if held is not None:
                 scores = scores.scatter(-1, held, float("inf"))
-            chosen = top_units(scores, k)
+            chosen = self.best(scores, k)
         if not decoding:
             self.held = chosen
         if self.record is not None:
             self.record.append(Lookup(self.count + start, self.count + stop, n, chosen))
         return self.per_head(chosen)
 
+    def best(self, scores: Tensor, k: int) -> Tensor:
+        """The k units of best scores [B, G, N]: int64 [B, G, k], ascending."""
+        return top_units(scores, k)
+
     def key_scores(self, beside: list[Part], n: int) -> Tensor:
-        """float32 [B, G, n] scores of the first n units for the call's only block, by all keys."""
+        """float32 [B, G, n] scores of the first n units for the call's only block, by keys."""
         cfg, rotary, how = self.config, self.layer.rotary, self.softmax
         assert self.units is not None
         groups = self.unit_scores.query.shape[2] if cfg.perhead else 1
         others = dense_lse(beside, how.scale, how.softcap, how.sink)
         if cfg.far_position == "exact":
             first = cfg.n_init - self.position(0)
-            return self.units.log_masses(
-                self.tokens.q_near, others, n, how, groups, rope=rotary.rope, first=first
+            return key_masses(
+                self.units, self.tokens.q_near, others, n, how, groups, rotary.rope, first
             )
         # What a rotation to position 0 would do to all keys (YaRN's scale), done to the queries.
-        return self.units.log_masses(rotary.at(self.tokens.q_far, 0), others, n, how, groups)
+        q = rotary.at(self.tokens.q_far, 0)
+        if cfg.unit_score == "moments":
+            return moment_masses(self.units, q, others, n, how, groups)
+        return key_masses(self.units, q, others, n, how, groups)
 
     def per_head(self, chosen: Tensor) -> Tensor:
         """Units [B or E, G, n] of heads that look up for themselves, for every query head."""
@@ -145,20 +157,32 @@ class InfLLM(UnitMemory):
             return []
         assert self.init_v is not None
         exact = self.config.far_position == "exact"
-        k = self.init_k if exact else self.layer.rotary.at(self.init_k, 0)
+        if exact and self.turned:
+            k = self._turn_init(self.init_k)
+        else:
+            k = self.init_k if exact else self.layer.rotary.at(self.init_k, 0)
         k, v = (x.expand(q.shape[0], -1, -1, -1) for x in (k, self.init_v))
-        if not exact:
+        if not exact or self.turned:
             return [Part(q, k, v)]
         return [Part(q, k, v, rope=self.layer.rotary.rope, first=-self.tokens.origin)]
+
+    def _turn_init(self, k: Tensor) -> Tensor:
+        """The initial keys at their distance from the call, rotated once in a call."""
+        if self._init_turned is None or self._init_turned.shape != k.shape:
+            rope, tokens = self.layer.rotary.rope, self.tokens
+            assert isinstance(tokens, CallTokens)
+            position = torch.arange(k.shape[2], device=k.device) - tokens.origin_position
+            self._init_turned = rotate(k, *rope.cos_sin(position), rope.layout)
+        return self._init_turned
 
     def unit_part(
         self, q: Tensor, pages: Tensor, table: Tensor, chosen: Tensor, watched: bool
     ) -> Part:
         """Units `chosen` [B or E, G, n], by their pages [P, 2, Hkv, block_size, D]."""
-        exact = self.config.far_position == "exact"
+        exact = self.config.far_position == "exact" and not self.turned
         rotary = self.layer.rotary
         k = pages[:, 0]
-        if not exact and rotary.rope.scale != 1.0:
+        if self.config.far_position != "exact" and rotary.rope.scale != 1.0:
             k = rotary.at(k, 0)
         return Part(
             q, k, pages[:, 1], table=table, rope=rotary.rope if exact else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,9 +36,18 @@ class LookupScores:
         self._units = units
         self.query = _mean_queries(config, q, n_kv_heads)  # [B, E, R, D]
         self.n_old = units.n  # units that stand at the call's start
-        self.old: Tensor | None = None  # float32 [B, E, G, n_old]
-        if ahead and self.n_old > config.topk:
-            self.old = self._score(self.query, 0, self.n_old)
+        self._ahead = ahead and self.n_old > config.topk
+
+    @cached_property
+    def old(self) -> Tensor | None:
+        """float32 [B, E, G, n_old or more]: of the units that stand at the call's start for all
+        blocks; None where they are not scored ahead. Minus infinity behind them."""
+        if not self._ahead:
+            return None
+        if not self._units.staging.ahead:
+            return self._score(self.query, 0, self.n_old)
+        per_head = self._config.perhead
+        return self._units.scores_of_all(self.query, self.n_old, per_head=per_head)
 
     def of(self, block: int, n: int) -> Tensor:
         """float32 [B, G, n]: the first n units for one block."""
@@ -49,20 +59,6 @@ class LookupScores:
         if n > old:
             scores.append(self._score(self.query[:, block : block + 1], old, n)[:, 0])
         return scores[0] if len(scores) == 1 else torch.cat(scores, dim=-1)
-
-    def together(self, first: int, last: int) -> Tensor:
-        """float32 [B, E, G, n]: all units for blocks `first` to `last - 1`, scored ahead.
-
-        All units of the call are made already; a block sees those that blocks before it made.
-        """
-        assert self.old is not None
-        n, query = self._units.n, self.query[:, first:last]
-        made = torch.arange(n - self.n_old, device=query.device)
-        block = torch.arange(first, last, device=query.device)
-        fresh = self._score(query, self.n_old, n)
-        hidden = made >= block[:, None] * (self._config.exc_block_size // self._config.block_size)
-        fresh = fresh.masked_fill(hidden[:, None], float("-inf"))
-        return torch.cat([self.old[:, first:last], fresh], dim=-1)
 
     def _score(self, query: Tensor, start: int, stop: int) -> Tensor:
         return self._units.scores(query, start, stop, per_head=self._config.perhead)
@@ -81,18 +77,22 @@ class RecordedScores(LookupScores):
 
     def of(self, block: int, n: int) -> Tensor:
         """float32 [B, G, N], N >= n: minus infinity from unit n on."""
-        per_head = self._config.perhead
-        return self._units.scores_of_all(self.query, self._n_units, per_head=per_head)[:, 0]
+        units, per_head = self._units, self._config.perhead
+        rows = sum(units.rows)
+        return units.scores_of_all(self.query, rows, limit=self._n_units, per_head=per_head)[:, 0]
 
 
 def _mean_queries(config: ModelConfig, q: Tensor, n_kv_heads: int) -> Tensor:
-    """[B, E, R, D]: q averaged over each execution block."""
-    q, size = q.float(), config.exc_block_size
-    b, h, t, d = q.shape
+    """[B, E, R, D]: q averaged over each execution block, in float32 where it is more than one."""
+    size = config.exc_block_size
+    b, _, t, d = q.shape
+    if t == 1 and config.repr_heads != "group":
+        return q.transpose(1, 2)
     whole = t // size
-    means = q[:, :, : whole * size].view(b, h, whole, size, d).mean(dim=3)
+    means = q[:, :, : whole * size].unflatten(2, (whole, size)).mean(dim=3, dtype=torch.float32)
     if whole * size < t:
-        means = torch.cat([means, q[:, :, whole * size :].mean(dim=2, keepdim=True)], dim=2)
+        rest = q[:, :, whole * size :].mean(dim=2, keepdim=True, dtype=torch.float32)
+        means = torch.cat([means, rest], dim=2) if whole else rest
     if config.repr_heads == "group":
         means = means.view(b, n_kv_heads, -1, means.shape[2], d).sum(dim=2)
     return means.transpose(1, 2)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from infllm.kernels.query_sums import query_sums, window_scores
+
 if TYPE_CHECKING:
     from infllm.engine.config import ModelConfig
 
@@ -72,16 +74,11 @@ class DotScores(ReprScores):
         """`before`: [B, H, R + 1, D], what the last call's `rest` gave; q [B, H, T, D], far."""
         if before is None:
             before = q.new_zeros(*q.shape[:2], 1, q.shape[3], dtype=torch.float32)
-        sums = q.float().cumsum(dim=2) + before[:, :, -1:]
-        self._sums = torch.cat([before, sums], dim=2)  # of the queries before each token
+        self._sums = query_sums(q, before)  # of the queries before each token
         self._n_local = n_local
 
     def of(self, start: int, stop: int, k: Tensor) -> Tensor:
-        near = slice(start + self._n_local, stop + self._n_local)
-        window = self._sums[:, :, near] - self._sums[:, :, start:stop]
-        b, h, n, d = window.shape
-        window = window.view(b, k.shape[1], -1, n, d)
-        return (window * k[:, :, None].float()).sum(dim=-1).view(b, h, n) / self._n_local
+        return window_scores(self._sums, k, start, self._n_local)
 
     def rest(self, start: int) -> Tensor:
         # Rebased, so that the sums of a long document never lose precision.
@@ -91,8 +88,10 @@ class DotScores(ReprScores):
 class StepScores(ReprScores):
     """Scores for calls of one token, in rooms of fixed size, see `StepTokens`."""
 
-    def take(self, q: Tensor, at: Tensor) -> None:
-        """The step's query [B, H, 1, D] at the far position; its token's row, int64 [1]."""
+    @property
+    def sums_of_queries(self) -> Tensor | None:
+        """float32 [B, H, rows + 1, D], which a step's far query is added to, see `StepRows`."""
+        return None
 
     def settle(self) -> None:
         """The step was the last of its kind: what it added counts."""
@@ -156,9 +155,9 @@ class StepDotScores(StepScores, DotScores):
         self._past = past - 1
         self._n_local = n_local
 
-    def take(self, q: Tensor, at: Tensor) -> None:
-        before = self._sums.index_select(2, at)
-        self._sums.index_copy_(2, at + 1, before + q.float())
+    @property
+    def sums_of_queries(self) -> Tensor | None:
+        return self._sums
 
     def settle(self) -> None:
         self._past += 1

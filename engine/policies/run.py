@@ -28,7 +28,8 @@ def run_policy(
     n = q.shape[2]
     out = q.new_empty(q.shape[0], n, q.shape[1], v.shape[-1])
     for start, stop in policy.spans(n):
-        o, masses = attend(policy.parts(start, stop), scale, softcap, sink)
+        parts = policy.parts(start, stop)
+        o, masses = attend(parts, scale, softcap, sink, policy.before(start, stop))
         block = out[:, start:stop]
         block.copy_(o.transpose(1, 2).reshape(block.shape))
         policy.update(start, stop, masses)

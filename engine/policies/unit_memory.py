@@ -37,9 +37,10 @@ class UnitMemory(OffDevice):
             raise ConfigError("model.faiss and model.perhead exclude each other", "choose one")
         if config.faiss and config.keep_units:
             raise ConfigError("model.faiss and model.keep_units exclude each other", "choose one")
-        if config.faiss and config.unit_score == "keys":
+        if config.faiss and config.unit_score != "representatives":
             raise ConfigError(
-                "model.faiss and model.unit_score keys exclude each other", "choose one"
+                f"model.faiss and model.unit_score {config.unit_score} exclude each other",
+                "choose one",
             )
         self.faiss: FaissIndex | None = None
         self.init_k: Tensor | None = None  # [B, Hkv, <= n_init, D], as stored: not rotated

@@ -75,10 +75,9 @@ class Step(Way):
         self._layer, self._steps = layer, steps
         if not call.recorded:
             tokens.clock.copy_(torch.tensor(times))
-        tokens.take(*qkv)
-        scores.take(tokens.q_far, tokens.clock[:1])
+        tokens.take(*qkv, scores.sums_of_queries)
         layer.call, layer.tokens, layer.repr_scores = call, tokens, scores
-        layer.by_keys = layer.config.unit_score == "keys"
+        layer.by_keys = layer.config.unit_score != "representatives"
         about = layer.config, layer.units, tokens.q_far, layer.layer.n_kv_heads
         if call.recorded:
             layer.unit_scores = RecordedScores(*about, tokens.n_units)
@@ -88,13 +87,17 @@ class Step(Way):
     def parts(self, start: int, stop: int) -> list[Part]:
         return self._layer.attend(start, stop, self._bring)
 
+    def best(self, scores: Tensor, k: int) -> Tensor:
+        assert self._steps.slot_table is not None
+        chosen, self._slots = self._steps.slot_table.best(scores, k)
+        return chosen
+
     def _bring(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         units = self._layer.units
         assert units is not None
         if not self._layer.call.recorded:
             return units.fetch(chosen)
-        assert self._steps.slot_table is not None
-        return units.slots, self._steps.slot_table.look_up(chosen)
+        return units.slots, self._layer.per_head(self._slots)
 
     def update(self, start: int, stop: int, masses: list[Tensor | None]) -> None:
         self._layer.account_for(start, stop, masses)

@@ -46,6 +46,12 @@ class Stepping(Reading):
         return logits is not None
 
     @property
+    def replays_a_step(self) -> float | None:
+        """How often a recorded step was replayed on average: 1, and more where units lacked."""
+        decoder = self._decoder
+        return None if decoder is None or not decoder.steps else decoder.replays / decoder.steps
+
+    @property
     def replays_steps(self) -> bool:
         """Whether the last decode steps were recorded, see `Decoder`; why not:
         `Engine.not_recorded`, `cuda_graphs` is off, or lookups are of a kind that needs the

@@ -1,8 +1,8 @@
-"""Units on the device during one call: those that its lookups may choose, and those it makes."""
+"""Units on the device during one call: those that its lookups choose, and those it makes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,79 +13,122 @@ from infllm.kernels.quantize import dequantize
 if TYPE_CHECKING:
     from infllm.engine.units.store import UnitStore
 
+# Keys [n, Hkv, block_size, D] of units, int64 [n], as they will be attended.
+Turn = Callable[[Tensor, Tensor], Tensor]
+
 
 class CallPages:
     """Pages of a call's units, and where each unit lies, known to the device alone.
 
-    The best units of a lookup are among the best of those that stood at the call's start and those
-    made since. So what the call's blocks may need is known before any is computed: the host asks
-    for it once, and brings the units of a block to the device while the block before is computed.
+    They are made before the call's first lookup, so that what is told to the device while the host
+    waits for that lookup does not hold up the copies. What the call's launches may need is known
+    before any is computed: all of it is asked for at once, and comes in their order.
     """
 
-    def __init__(self, store: UnitStore, wanted: Sequence[Sequence[int]], room: int) -> None:
-        """`wanted`: units that each execution block may choose; `room`: units that may be made."""
+    def __init__(
+        self, store: UnitStore, most: int, room: int, turn: Turn | None = None,
+        table: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
+        """`most`: units that may be brought; `room`: units that may be made; `turn`: what is done
+        to keys once, when they come; `table`: shape of what `tell_table` tells, in place of
+        `tell_places`."""
         self._store = store
         self._staging = store.staging
-        self._loads: list[list[int]] = []  # units that no block before has brought, ascending
-        seen: set[int] = set()
-        for units in wanted:
-            self._loads.append(sorted(set(units) - seen))
-            seen.update(units)
-        self.n_wanted = sum(len(set(units)) for units in wanted)
-        self.n_loaded = len(seen)
+        self._turn = turn
+        self._n_old = store.n
+        self._room = room
+        self._most = most
         page = store.slots.shape[1:]
-        self.pages = torch.empty(
-            self.n_loaded + room, *page, dtype=store.dtype, device=store.device
-        )  # [pages, 2, Hkv, block_size, D]
-        self._place = torch.empty(store.n + room, dtype=torch.int64, device=store.device)
-        self._made = self.n_loaded  # pages in use by loaded and made units
-        self._done = 0  # blocks whose units have been asked for
+        # [room for those that are made | for those that are brought, 2, Hkv, block_size, D]
+        self.pages = torch.empty(room + most, *page, dtype=store.dtype, device=store.device)
+        told = (self._n_old + room,) if table is None else tuple(table)
+        self._told = torch.empty(told, dtype=torch.int64, device=store.device)
+        self._made = 0
+        self._page_of: dict[int, int] = {}  # of units that are brought
         self._marks: list[Any] = []
-        self._staging.begin(self.pages, self._place)
-        self._place_mark = self._tell_places(room)
-        store.cache.hits += self.n_wanted - self.n_loaded
-        store.cache.misses += self.n_loaded
+        self._staging.begin(self.pages, self._told)
         store.follow = self.add
 
-    def _tell_places(self, room: int) -> Any:
-        place = self._staging.empty(self._place.shape, torch.int64).zero_()
-        loaded = torch.tensor([u for units in self._loads for u in units], dtype=torch.int64)
-        place[loaded] = torch.arange(self.n_loaded)
-        place[self._store.n :] = torch.arange(self.n_loaded, self.n_loaded + room)
-        return self._staging.upload([place], self._place.copy_)
+    def bring(self, wanted: Sequence[Sequence[int]]) -> None:
+        """Ask for all units of `wanted`, those of each launch, that stand since before the call."""
+        stats, n_wanted = self._store.cache, 0
+        for units in wanted:
+            old = {unit for unit in units if unit < self._n_old}
+            n_wanted += len(old)
+            new = sorted(old - self._page_of.keys())
+            first = self._room + len(self._page_of)
+            self._page_of.update(zip(new, range(first, first + len(new)), strict=True))
+            self._marks.append(self._load(new, first) if new else None)
+        stats.hits += n_wanted - len(self._page_of)
+        stats.misses += len(self._page_of)
 
-    def load(self, block: int) -> None:
-        """Ask for the units of the call's blocks up to `block`; those of the last are the last."""
-        while self._done <= min(block, len(self._loads) - 1):
-            units = self._loads[self._done]
-            first = sum(map(len, self._loads[: self._done]))
-            self._marks.append(self._load(units, first) if units else None)
-            self._done += 1
-
-    def _load(self, units: Sequence[int], first: int) -> Any:
-        def put(codes: Tensor, scale: Tensor | None = None) -> None:
+    def _load(self, units: list[int], first: int) -> Any:
+        def put(number: Tensor, codes: Tensor, scale: Tensor | None = None) -> None:
             pages = self.pages[first : first + len(units)]
-            pages.copy_(dequantize(codes, scale, pages.dtype))
+            self._fill(pages, dequantize(codes, scale, pages.dtype), number)
 
-        return self._staging.upload(self._store.gather(units), put)
+        def gather() -> list[Tensor]:
+            number = self._staging.empty((len(units),), torch.int64)
+            return [number.copy_(torch.tensor(units)), *read()]
+
+        read = self._store.gathering(units)
+        return self._staging.upload_later(gather, put)
+
+    def _fill(self, pages: Tensor, values: Tensor, number: Tensor) -> None:
+        if self._turn is None:
+            pages.copy_(values)
+            return
+        pages[:, 0].copy_(self._turn(values[:, 0], number))
+        pages[:, 1].copy_(values[:, 1])
 
     def add(self, values: Tensor) -> None:
         """Units just made, [n, 2, Hkv, block_size, D], as they would come back from the host."""
-        self.pages[self._made : self._made + values.shape[0]].copy_(values)
-        self._made += values.shape[0]
+        n = values.shape[0]
+        first = self._n_old + self._made
+        number = torch.arange(first, first + n, device=values.device)
+        self._fill(self.pages[self._made : self._made + n], values, number)
+        self._made += n
 
-    def table(self, block: int, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Pages and the block table of units `chosen` [B, G, n] by the call's block `block`."""
-        self.load(block)
-        self._wait(block + 1)
-        return self.pages, self._place[chosen]
+    def tell_places(self) -> None:
+        """Let the device know where each unit lies, for `table`."""
+        places = self._staging.empty(self._told.shape, torch.int64).zero_()
+        places[torch.tensor(list(self._page_of), dtype=torch.int64)] = torch.tensor(
+            list(self._page_of.values()), dtype=torch.int64
+        )
+        places[self._n_old :] = torch.arange(self._room)
+        self._tell(places)
+
+    def tell_table(self, chosen: Sequence[Sequence[int]]) -> Tensor:
+        """Let the device know where units lie that the host knows, a row of the table each."""
+        pages = [self._page(unit) for units in chosen for unit in units]
+        table = self._staging.empty(self._told.shape, torch.int64)
+        table.view(-1).copy_(torch.tensor(pages))
+        self._tell(table)
+        return self._told
+
+    def _tell(self, values: Tensor) -> None:
+        self._marks.insert(0, self._staging.upload([values], self._told.copy_))
+
+    def table(self, launch: int, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Pages and the block table of units `chosen` [B, G, n] by the call's launch `launch`."""
+        return self.ready(launch), self._told[chosen]
+
+    def _page(self, unit: int) -> int:
+        return unit - self._n_old if unit >= self._n_old else self._page_of[unit]
+
+    def ready(self, launch: int) -> Tensor:
+        """The pages, once those of the call's launches up to `launch` are there."""
+        self._wait(launch + 2)
+        return self.pages
 
     def close(self) -> None:
         """Before the pages go: nothing is still on its way to them."""
         self._store.follow = None
         self._wait(len(self._marks))
 
-    def _wait(self, blocks: int) -> None:
-        for mark in (self._place_mark, *self._marks[:blocks]):
+    def _wait(self, marks: int) -> None:
+        """For the first marks: the table's, and one of each launch."""
+        for i, mark in enumerate(self._marks[:marks]):
             if mark is not None:
                 self._staging.wait(mark)
+                self._marks[i] = None

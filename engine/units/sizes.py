@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from infllm.engine.config import most_attended, prunes_int8
+from infllm.engine.config import cpu_has_bfloat16, most_attended, prunes_int8
+from infllm.kernels.unit_moments import parts_of
 
 if TYPE_CHECKING:
     from infllm.engine.attachment import Layer
@@ -23,6 +24,15 @@ class Estimate:
     device_bytes: int
     host_bytes: int
     disk_bytes: int = 0
+
+
+def n_parts(config: ModelConfig) -> int:
+    """Parts of a unit whose moments are kept for lookups, 0 where none are.
+
+    With exact positions every key is turned by its own angle, which moments cannot tell.
+    """
+    by_moments = config.unit_score == "moments" and config.far_position == "capped"
+    return parts_of(config.block_size) if by_moments else 0
 
 
 def estimate(config: ModelConfig, layers: Sequence[Layer], n_tokens: int) -> Estimate:
@@ -57,6 +67,8 @@ def _layer_bytes(config: ModelConfig, layer: Layer, n_tokens: int) -> tuple[int,
     heads = layer.n_kv_heads if config.repr_heads == "group" else layer.n_heads
     # As in UnitStore: float32 on a CPU, at most 16 bits on a GPU unless the units have more.
     index = heads * layer.head_dim * (4 if layer.device.type == "cpu" else max(kv, 2))
+    half = layer.device.type != "cpu" or cpu_has_bfloat16()
+    index += 2 * layer.n_kv_heads * n_parts(config) * layer.head_dim * (2 if half else 4)
     groups = layer.n_heads if config.perhead else 1
     slots = max(config.max_cached_block, config.topk * groups) * config.block_size * token
     unit = _unit_bytes(config, layer, config.block_size)

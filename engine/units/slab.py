@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from infllm.engine.units.staging import Staging
+from infllm.engine.units.unit_index import UnitIndex
 from infllm.kernels.quantize import PLAIN
 
 _slab_numbers = itertools.count()
@@ -21,6 +22,11 @@ _slab_numbers = itertools.count()
 def by_unit(kv: Tensor) -> Tensor:
     """A view [n, B, 2, ...] of all keys and then all values [2, n, B, ...]."""
     return kv.permute(1, 2, 0, *range(3, kv.dim()))
+
+
+def raw(x: Tensor) -> Tensor:
+    """fp8 as bytes: torch picks no rows of it."""
+    return x.view(torch.uint8) if x.dtype is torch.float8_e4m3fn else x
 
 
 class MappedFile(Protocol):
@@ -76,7 +82,7 @@ class Slab:
     """A run of units. Only the store that opened it writes to it, behind what others may see."""
 
     def __init__(
-        self, capacity: int, owner: object, staging: Staging, new_index: Callable[[int], Tensor]
+        self, capacity: int, owner: object, staging: Staging, new_index: Callable[[int], UnitIndex]
     ) -> None:
         """`owner`: the store that writes to it; `new_index`: an index of so many units."""
         self.number = next(_slab_numbers)
@@ -86,17 +92,17 @@ class Slab:
         self.staging = staging
         self.runs: list[Run] = []
         self.in_files: list[Tensor] = []  # the index's first rows, until it is used
-        self._index: Tensor | None = None
+        self._index: UnitIndex | None = None
         self._new_index = partial(new_index, capacity)
 
     @property
-    def index(self) -> Tensor:
-        """[capacity, B, R, D]."""
+    def index(self) -> UnitIndex:
+        """Of `capacity` units."""
         if self._index is None:
             self._index = self._new_index()
             first = 0
             for rows in self.in_files:
-                self._index[first : first + rows.shape[0]].copy_(rows)
+                self._index.write_rows(first, rows)
                 first += rows.shape[0]
             self.in_files = []
         return self._index
@@ -104,16 +110,23 @@ class Slab:
     @property
     def index_bytes(self) -> int:
         """Bytes of the index on the device, of the rows in use."""
-        return 0 if self._index is None else self._index[: self.used].nbytes
+        return 0 if self._index is None else self._index.nbytes(self.used)
 
-    def append(self, kv: Tensor, scale: Tensor | None, index: Tensor) -> None:
-        """Write rows behind those in use: kv [n, B, 2, Hkv, block_size, D], index [n, B, R, D]."""
+    def append(
+        self,
+        kv: Tensor,
+        scale: Tensor | None,
+        index: Tensor,
+        moments: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """Write rows behind those in use: kv [n, B, 2, Hkv, block_size, D], index [n, B, R, D],
+        moments of keys [B, Hkv, n, parts, D]."""
         run = self._open_run(kv)
         rows = slice(self.used - run.first, self.used - run.first + kv.shape[0])
         self.staging.download(kv, run.kv[rows], self)
         if run.scale is not None and scale is not None:
             self.staging.download(scale, run.scale[rows], self)
-        self.index[self.used : self.used + kv.shape[0]].copy_(index)
+        self.index.write(self.used, index, moments)
         self.used += kv.shape[0]
 
     def _open_run(self, kv: Tensor) -> Run:
@@ -122,7 +135,7 @@ class Slab:
         # Untouched pages of these buffers cost address space, no memory. All keys, then all values:
         # a lookup by keys reads those alone.
         n, (b, _, *page) = self.capacity - self.used, kv.shape[1:]
-        whole = torch.empty(2, n, b, *page, dtype=kv.dtype)
+        whole = self.staging.arena((2, n, b, *page), kv.dtype)
         scaled = kv.dtype not in PLAIN.values()
         scale = torch.empty(2, n, b, *page[:-1], 1) if scaled else None
         self.runs.append(Run(self.used, by_unit(whole), None if scale is None else by_unit(scale)))

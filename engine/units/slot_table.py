@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from infllm.kernels.quantize import dequantize
+from infllm.kernels.unit_topk import top_places, top_units
 
 if TYPE_CHECKING:
     from infllm.engine.units.store import UnitStore
@@ -32,12 +32,16 @@ class SlotTable:
         self._on_device = torch.full((n,), -1, dtype=torch.int64, device=store.device)
         self._loads = -1  # of the cache, when the table was last equal to it
 
-    def look_up(self, chosen: Tensor) -> Tensor:
-        """Slots int64 [1, G, n] of units `chosen`; on the device alone."""
+    def best(self, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k units of best scores [1, G, N], and their slots, int64 [1, G, k]; on the device
+        alone."""
+        if scores.shape[1] == 1:
+            return top_places(scores, k, self._on_device, self._asked)
+        chosen = top_units(scores, k)
         slots = self._on_device[chosen]
         self._asked[:1] = (slots < 0).any()
         self._asked[1:] = chosen.flatten()
-        return slots.clamp_(min=0)
+        return chosen, slots.clamp_(min=0)
 
     def refresh(self) -> None:
         """Take over what others that share the slots have changed."""
@@ -60,21 +64,14 @@ class SlotTable:
     def bring(self, units: Sequence[int]) -> None:
         """Have units in slots, at most as many different ones as there are slots."""
         store = self._store
-        wanted = sorted(set(units))
+        # What a step computed on a slot's earlier content may be no number: its choices are none.
+        wanted = sorted({unit for unit in units if unit < store.n})
         _, loads = store.cache.place(store.keys(wanted))
         if not loads:
             return
-        slots = torch.tensor([slot for _, slot in loads], dtype=torch.int64)
-        missing = [wanted[i] for i, _ in loads]
-
-        def put(slots: Tensor, codes: Tensor, scale: Tensor | None = None) -> None:
-            store.slots.index_copy_(0, slots, dequantize(codes, scale, store.dtype))
-
-        staging = store.staging
-        staging.begin(store.slots)
-        where = staging.empty(slots.shape, torch.int64).copy_(slots)
-        staging.wait(staging.upload([where, *store.gather(missing)], put))
-        for unit, slot in zip(missing, slots.tolist(), strict=True):
+        missing, slots = [wanted[i] for i, _ in loads], [slot for _, slot in loads]
+        store.load(missing, slots)
+        for unit, slot in zip(missing, slots, strict=True):
             self._note(unit, slot)
         self._tell()
 

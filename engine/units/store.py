@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import ref
 
 import torch
 from torch import Tensor
 
+from infllm.engine.config import cpu_has_bfloat16
 from infllm.engine.units.block_cache import BlockCache
-from infllm.engine.units.slab import Run, Slab, View
+from infllm.engine.units.sizes import n_parts
+from infllm.engine.units.slab import Run, Slab, View, raw
 from infllm.engine.units.staging import make_staging
+from infllm.engine.units.unit_index import UnitIndex, centre_of
 from infllm.kernels.key_topk import top_keys
 from infllm.kernels.quantize import PLAIN, dequantize, quantize, storage_dtype
-from infllm.kernels.unit_mass import log_mass, unit_lse
-from infllm.kernels.unit_topk import unit_scores
+from infllm.kernels.unit_moments import unit_moments
+from infllm.kernels.unit_topk import Slabs, slab_scores, unit_scores
 
 if TYPE_CHECKING:
-    from infllm.engine.attachment import Layer, Softmax
+    from infllm.engine.attachment import Layer
     from infllm.engine.config import ModelConfig
-    from infllm.kernels.rotate import Rope
 
 FIRST_SLAB, LARGEST_SLAB = 64, 4096  # units; a slab is never moved or copied once written
-LSE_VALUES = 2**24  # float32, of all units for some queries, held at once by a lookup by keys
 RESIDENT = 2**27  # bytes of mapped units, a layer, that may stay in memory after a lookup by keys
 
 
@@ -43,6 +44,7 @@ class UnitStore:
         self.n_repr_heads = layer.n_kv_heads if config.repr_heads == "group" else layer.n_heads
         if not indexed:
             self.n_repr_heads = 0
+        self.parts = n_parts(config) if indexed else 0  # of a unit, whose moments are kept
         self.device = layer.device
         self.dtype = layer.dtype
         self.kv_dtype = config.kv_dtype
@@ -50,16 +52,21 @@ class UnitStore:
         # reads the index once a chunk, so that float32 costs it nothing; on a GPU memory decides.
         on_cpu = layer.device.type == "cpu"
         self.index_dtype = torch.float32 if on_cpu else PLAIN.get(config.kv_dtype, torch.bfloat16)
+        # Moments only choose candidates: eight bits will do, where they are not slower.
+        slow = on_cpu and not cpu_has_bfloat16()
+        self.moment_dtype = torch.float32 if slow else torch.bfloat16
+        self._centre: Tensor | None = None
         groups = layer.n_heads if config.perhead else 1
-        most = config.topk * (2 if config.keep_units else 1)  # units of one lookup
-        capacity = max(config.max_cached_block, most * groups * batch)
+        self.most = config.topk * (2 if config.keep_units else 1)  # units of one lookup
+        capacity = max(config.max_cached_block, self.most * groups * batch)
         self.cache = BlockCache(capacity, config.cache_strategy, config.score_decay)
         page = (2, self.n_kv_heads, self.block_size, self.head_dim)
-        self.slots = torch.empty(capacity, *page, dtype=self.dtype, device=self.device)
+        self.slots = torch.zeros(capacity, *page, dtype=self.dtype, device=self.device)
         self.staging = make_staging(layer.device)
         # Told of units just made [n, 2, Hkv, block_size, D], as they would come from the host.
         self.follow: Callable[[Tensor], None] | None = None
         self.views: list[View] = []
+        self._known_slabs: tuple[object, Slabs] | None = None
         self.n = 0
 
     def fork(self) -> UnitStore:
@@ -77,12 +84,20 @@ class UnitStore:
             of_batch = None if scale is None else scale[:, 0]
             self.follow(dequantize(codes[:, 0], of_batch, self.dtype))
         index = index.permute(2, 0, 1, 3)  # [n, B, R, D]
+        moments = None
+        if self.parts:
+            if self._centre is None and self.n == 0:
+                self._centre = centre_of(codes[0], None if scale is None else scale[0])
+            moments = unit_moments(k.float() - self.centre[:, :, None, None])
         done, n = 0, kv.shape[0]
         while done < n:
             view = self._open_view()
             take = min(n - done, view.slab.capacity - view.slab.used)
             new = slice(done, done + take)
-            view.slab.append(codes[new], None if scale is None else scale[new], index[new])
+            view.slab.append(
+                codes[new], None if scale is None else scale[new], index[new],
+                None if moments is None else (moments[0][:, :, new], moments[1][:, :, new]),
+            )  # fmt: skip
             view.count += take
             self.n += take
             done += take
@@ -102,6 +117,17 @@ class UnitStore:
         self.n += slab.used
 
     @property
+    def centre(self) -> Tensor:
+        """What is taken from keys before their moments, see `centre_of`."""
+        if self._centre is None:
+            run, row = self.views[0].slab.locate(0)
+            if run.seal is not None:
+                run.seal.check(row)
+            scale = None if run.scale is None else run.scale[row]
+            self._centre = centre_of(run.kv[row], scale).to(self.device)
+        return self._centre
+
+    @property
     def growing(self) -> bool:
         """Whether the next unit comes into the last slab, if it has room."""
         last = self.views[-1] if self.views else None
@@ -118,8 +144,9 @@ class UnitStore:
 
     def _new_slab(self, capacity: int) -> Slab:
         new_index = partial(
-            _empty_index, self.batch, self.n_repr_heads, self.head_dim,
-            dtype=self.index_dtype, device=self.device,
+            UnitIndex, batch=self.batch, heads=(self.n_repr_heads, self.n_kv_heads),
+            dim=self.head_dim, parts=self.parts, dtypes=(self.index_dtype, self.moment_dtype),
+            device=self.device,
         )  # fmt: skip
         return Slab(capacity, self, self.staging, new_index)
 
@@ -129,26 +156,33 @@ class UnitStore:
         for view in self.views:
             a, b = max(start - view.first, 0), min(stop - view.first, view.count)
             if a < b:
-                index = view.slab.index[a:b].transpose(0, 1)  # [B, n, R, D]
+                index = view.slab.index.vectors[a:b].transpose(0, 1)  # [B, n, R, D]
                 rows.append(unit_scores(query, index, per_head=per_head))
         if not rows:
             b, e, r, _ = query.shape
             return query.new_empty(b, e, r if per_head else 1, 0, dtype=torch.float32)
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
 
-    def scores_of_all(self, query: Tensor, n: Tensor, *, per_head: bool) -> Tensor:
-        """Like `scores`, of units and of rows that new units will take: float32 [B, E, 1 or R, N].
+    def scores_of_all(
+        self, query: Tensor, visible: int, *, limit: Tensor | None = None, growth: int = 0,
+        per_head: bool,
+    ) -> Tensor:  # fmt: skip
+        """Like `scores`, of units and of rows that new units will take: float32 [B, E, 1 or R, N],
+        minus infinity for those that a block does not see, see `slab_scores`.
 
-        Minus infinity from unit n, int64 [1], on: as long as no slab is opened, N is the same.
+        As long as no slab is opened, N is the same.
         """
-        rows = [
-            unit_scores(query, view.slab.index[:m].transpose(0, 1), per_head=per_head)
-            for view, m in zip(self.views, self.rows, strict=True)
-        ]
-        scores = rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
-        return scores.masked_fill_(
-            torch.arange(scores.shape[-1], device=self.device) >= n, float("-inf")
+        return slab_scores(
+            query, self._slabs(), visible, limit=limit, growth=growth, per_head=per_head
         )
+
+    def _slabs(self) -> Slabs:
+        """The index of all `rows`, and where it is: told to the device once for a slab."""
+        known = tuple(zip((view.slab.number for view in self.views), self.rows, strict=True))
+        if self._known_slabs is None or self._known_slabs[0] != known:
+            views = zip(self.views, self.rows, strict=True)
+            self._known_slabs = known, Slabs([view.slab.index.vectors[:m] for view, m in views])
+        return self._known_slabs[1]
 
     @property
     def rows(self) -> list[int]:
@@ -157,53 +191,6 @@ class UnitStore:
         if self.growing:
             counts[-1] = self.views[-1].slab.capacity
         return counts
-
-    def log_masses(
-        self, q: Tensor, beside: Tensor, n: int, softmax: Softmax, groups: int,
-        rope: Rope | None = None, first: int = 0,
-    ) -> Tensor:  # fmt: skip
-        """Log of the attention mass that all keys of the first n units would receive.
-
-        q [B, H, T, D], rotated; beside [B, H, T], logsumexp of all else that it sees. With `rope`,
-        the keys are rotated, the first unit's first key at `first`. float32 [B, groups, n], see
-        `log_mass`. The keys stay where they are: on a GPU the queries come to the host.
-        """
-        host = torch.device("cpu")
-        q, beside = q.to(host), beside.to(host)
-        if rope is not None:
-            rope = replace(rope, freq=rope.freq.to(host))
-        b, h, _, _ = q.shape
-        size = max(1, LSE_VALUES // (b * h * n))  # queries at once
-        total: Tensor | None = None
-        for some, others in zip(q.split(size, dim=2), beside.split(size, dim=2), strict=True):
-            lse = self._lse(some, n, softmax, rope, first)
-            mass = log_mass(lse, others, groups)
-            total = mass if total is None else torch.logaddexp(total, mass)
-        assert total is not None
-        return total.to(self.device)
-
-    def _lse(self, q: Tensor, n: int, softmax: Softmax, rope: Rope | None, first: int) -> Tensor:
-        """float32 [B, H, T, n]: logsumexp over the keys of each of the first n units."""
-        out = q.new_empty(*q.shape[:3], n, dtype=torch.float32)
-        for view in self.views:
-            runs = view.runs(0, n)
-            if not runs:
-                break
-            for run in runs:
-                if run.seal is not None:
-                    run.seal.check_keys()
-            scales = [run.scale[:, :, 0] for run in runs if run.scale is not None]
-            out[..., view.first : min(view.first + view.count, n)] = unit_lse(
-                q,
-                [run.kv[:, :, 0] for run in runs],
-                scales or None,
-                softmax.scale,
-                softmax.softcap,
-                rope,
-                first + view.first * self.block_size,
-            )
-            self._release(runs)
-        return out
 
     def top_keys(self, q: Tensor, topk: int) -> tuple[Tensor, Tensor]:
         """Products and numbers of the keys that queries q [B, H, T, D], rotated, like best, see
@@ -215,10 +202,10 @@ class UnitStore:
         scales = [run.scale[:, :, 0] for run in runs if run.scale is not None]
         keys = [run.kv[:, :, 0] for run in runs]
         best, index = top_keys(q.cpu(), keys, scales or None, topk)
-        self._release(runs)
+        self.release(runs)
         return best.to(self.device), index.to(self.device)
 
-    def _release(self, runs: list[Run]) -> None:
+    def release(self, runs: list[Run]) -> None:
         """Give back what a lookup by keys read of files, where that is much."""
         if self.disk_bytes > RESIDENT:
             for file in {id(x.seal.file): x.seal.file for x in runs if x.seal}.values():
@@ -234,19 +221,40 @@ class UnitStore:
         wanted = {self._key(b, unit): (b, unit) for b, row in enumerate(rows) for unit in row}
         slots, loads = self.cache.place(list(wanted))
         places = list(wanted.values())
-        for i, slot in loads:
-            b, unit = places[i]
-            slab, row = self._locate(unit)
-            run, row = slab.locate(row)
-            if run.seal is not None:
-                run.seal.check(row)
-            if run.scale is None:
-                self.slots[slot].copy_(run.kv[row, b], non_blocking=True)
-            else:
-                self.slots[slot].copy_(dequantize(run.kv[row, b], run.scale[row, b], self.dtype))
+        if self.batch == 1 and self.staging.ahead:
+            self.load([places[i][1] for i, _ in loads], [slot for _, slot in loads])
+        else:
+            for i, slot in loads:
+                self._load_one(*places[i], slot)
         slot_of = dict(zip(places, slots, strict=True))
         flat = [slot_of[b, unit] for b, row in enumerate(rows) for unit in row]
         return self.slots, torch.tensor(flat, device=self.device).view(chosen.shape)
+
+    def _load_one(self, b: int, unit: int, slot: int) -> None:
+        slab, row = self._locate(unit)
+        run, row = slab.locate(row)
+        if run.seal is not None:
+            run.seal.check(row)
+        if run.scale is None:
+            self.slots[slot].copy_(run.kv[row, b], non_blocking=True)
+        else:
+            self.slots[slot].copy_(dequantize(run.kv[row, b], run.scale[row, b], self.dtype))
+
+    def load(self, units: Sequence[int], slots: Sequence[int]) -> None:
+        """Bring units of the only sequence to slots of the device, all in one upload."""
+        if not units:
+            return
+        staging = self.staging
+        order = sorted(range(len(units)), key=units.__getitem__)
+        staging.begin()  # and what is told to the device from now on comes after the upload
+        where = torch.tensor([slots[i] for i in order], dtype=torch.int64)
+        where = staging.empty(where.shape, torch.int64).copy_(where)
+
+        def put(where: Tensor, codes: Tensor, scale: Tensor | None = None) -> None:
+            self.slots.index_copy_(0, where, dequantize(codes, scale, self.dtype))
+
+        host = self.gather([units[i] for i in order])
+        staging.wait(staging.upload([where, *host], put))
 
     def keys(self, units: Sequence[int]) -> list[tuple[int, int, int]]:
         """What the cache calls `units`, of the only sequence."""
@@ -257,32 +265,51 @@ class UnitStore:
 
         Codes [n, 2, Hkv, block_size, D] and, for int8 and fp8, scales [n, 2, Hkv, block_size, 1].
         """
-        page = (2, self.n_kv_heads, self.block_size)
-        dtype = storage_dtype(self.kv_dtype)
-        codes = self.staging.empty((len(units), *page, self.head_dim), dtype)
-        scales = self.staging.empty((len(units), *page, 1), torch.float32)
-        scaled = self.kv_dtype not in PLAIN
-        done = 0
-        for run, rows in self._rows_by_run(units):
-            some = slice(done, done + len(rows))
-            done = some.stop
-            picked = torch.tensor(rows)
-            torch.index_select(_raw(run.kv[:, 0]), 0, picked, out=_raw(codes[some]))
-            if scaled and run.scale is not None:
-                torch.index_select(run.scale[:, 0], 0, picked, out=scales[some])
-        return [codes, scales] if scaled else [codes]
+        return self.gathering(units)()
 
-    def _rows_by_run(self, units: Sequence[int]) -> list[tuple[Run, list[int]]]:
-        """Where units (ascending) lie: runs, and rows of each. Damaged units are refused."""
-        found: list[tuple[Run, list[int]]] = []
-        for unit in units:
-            slab, row = self._locate(unit)
-            run, row = slab.locate(row)
-            if run.seal is not None:
-                run.seal.check(row)
-            if not found or found[-1][0] is not run:
-                found.append((run, []))
-            found[-1][1].append(row)
+    def gathering(self, units: Sequence[int]) -> Callable[[], list[Tensor]]:
+        """What gives `gather(units)`, from any thread: where the units lie is known, what is still
+        on its way there is waited for."""
+        places = self.places(units)
+        slabs = {slab.number: slab for slab, _, _ in places}
+        page = (2, self.n_kv_heads, self.block_size)
+        dtype, scaled = storage_dtype(self.kv_dtype), self.kv_dtype not in PLAIN
+
+        def gather() -> list[Tensor]:
+            for slab in slabs.values():
+                self.staging.settle(slab)
+            codes = self.staging.empty((len(units), *page, self.head_dim), dtype)
+            scales = self.staging.empty((len(units), *page, 1), torch.float32) if scaled else None
+            done = 0
+            for _, run, rows in places:
+                some = slice(done, done + len(rows))
+                done = some.stop
+                if run.seal is not None:
+                    for row in rows:
+                        run.seal.check(row)
+                picked = torch.tensor(rows)
+                torch.index_select(raw(run.kv[:, 0]), 0, picked, out=raw(codes[some]))
+                if scales is not None and run.scale is not None:
+                    torch.index_select(run.scale[:, 0], 0, picked, out=scales[some])
+            return [codes] if scales is None else [codes, scales]
+
+        return gather
+
+    def places(self, units: Sequence[int]) -> list[tuple[Slab, Run, list[int]]]:
+        """Where units (ascending) lie: slabs, runs, and rows of each."""
+        found: list[tuple[Slab, Run, list[int]]] = []
+        done = 0
+        for view, after in zip(self.views, [*self.views[1:], None], strict=True):
+            stop = len(units) if after is None else bisect_left(units, after.first)
+            rows = [unit - view.first for unit in units[done:stop]]
+            done = stop
+            if not rows:
+                continue
+            for run, behind in zip(view.slab.runs, [*view.slab.runs[1:], None], strict=True):
+                last = len(rows) if behind is None else bisect_left(rows, behind.first)
+                if last > 0:
+                    found.append((view.slab, run, [row - run.first for row in rows[:last]]))
+                rows = rows[last:]
         return found
 
     def credit(self, chosen: Tensor, mass: Tensor) -> None:
@@ -325,16 +352,6 @@ class UnitStore:
     def device_bytes(self) -> int:
         """Bytes of slots and unit index on the device."""
         return sum(view.slab.index_bytes for view in self.views) + self.slots.nbytes
-
-
-def _empty_index(batch: int, heads: int, dim: int, units: int, **how: Any) -> Tensor:
-    """[units, B, R, D]."""
-    return torch.empty(units, batch, heads, dim, **how)
-
-
-def _raw(x: Tensor) -> Tensor:
-    """fp8 as bytes: torch picks no rows of it."""
-    return x.view(torch.uint8) if x.dtype is torch.float8_e4m3fn else x
 
 
 def _bytes(run: Run) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from infllm.engine.config import prunes_int8
+from infllm.engine.units.slab import raw
 from infllm.kernels.descent import KeyRows
 from infllm.kernels.quantize import dequantize, quantize, storage_dtype
 
@@ -87,7 +88,7 @@ class TokenStore:
         rows: dict[str, Tensor] = {}
         for name, x in (("k", k), ("v", v)):
             codes, scale = quantize(x[0].transpose(0, 1).contiguous(), self.kv_dtype)
-            rows |= _named(name, _raw(codes), scale)
+            rows |= _named(name, raw(codes), scale)
         self._write(rows, k.shape[2])
 
     def _write(self, rows: dict[str, Tensor], count: int) -> None:
@@ -164,11 +165,6 @@ class TokenStore:
         rooms = self._pool.rooms.items()
         some = (x for name, x in rooms if (name.startswith("probe") and there) == on_device)
         return sum(self.n * x[:1].nbytes for x in some)
-
-
-def _raw(x: Tensor) -> Tensor:
-    """fp8 as bytes: torch picks no rows of it."""
-    return x.view(torch.uint8) if x.dtype is torch.float8_e4m3fn else x
 
 
 def _named(name: str, codes: Tensor, scale: Tensor | None) -> dict[str, Tensor]:

@@ -100,7 +100,10 @@ class Examiner:
         read_in_chunks(memory, [*encoded.head, *encoded.context], chunk, self.told)
         reading = time.perf_counter() - began
         read = memory.stats.tokens_read
-        sampling = Sampling(max_new_tokens=task.answer_tokens, stop=tuple(task.stop))
+        # As the suites are published: what repeats itself goes on, and costs its score.
+        sampling = Sampling(
+            max_new_tokens=task.answer_tokens, stop=tuple(task.stop), stop_repetition=False
+        )
         back = _documents(self.engine, memory, sample, encoded) if reads_back(policy) else None
         answers, scores, finish, read_back = [], [], [], []
         answering = 0.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from infllm.cli.errors import Interrupted, UsageError
 from infllm.cli.options import DocumentFlags, EngineChoice, Sampling
 from infllm.cli.output import SCHEMA, Output, print_object
-from infllm.cli.replies import answer_fields, tell_citations
+from infllm.cli.replies import answer_fields, tell_citations, tell_cut
 from infllm.cli.text import count, plural, seconds
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def ask_many(
             else:
                 out.line(f"{question}\n{reply.answer.text}")
                 tell_citations(reply, out)
+                tell_cut(reply.answer.finish, sampling.max_new_tokens, out)
                 out.line()
     out.note(f"{plural(len(left), 'question')} answered in {seconds(spent)}")
 

@@ -110,15 +110,14 @@ def _next_line(interactive: bool, out: Output) -> str | None:
 
 
 def _answer(question: str, talk: "Conversation", out: Output) -> None:
-    from infllm.cli.replies import tell_thinking
+    from infllm.cli.replies import tell_cut, tell_thinking
 
     reply = talk.ask(question, out.write)
     out.line()
     tell_thinking(reply.answer, out)
     if reply.answer.finish == "interrupted":
         out.note("stopped")
-    if reply.answer.finish == "length":
-        out.note(f"the answer was cut at {talk.sampling.max_new_tokens} tokens (--max-new-tokens)")
+    tell_cut(reply.answer.finish, talk.sampling.max_new_tokens, out)
 
 
 def _command(line: str, talk: "Conversation", out: Output) -> bool:

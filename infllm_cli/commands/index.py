@@ -51,10 +51,10 @@ def index(
         return
 
     from infllm.cli.appending import append_to_memory
-    from infllm.cli.opening import open_config, open_engine
+    from infllm.cli.opening import open_engine
     from infllm.cli.progress import peak_memory_bytes
     from infllm.cli.reading import check_budget
-    from infllm.cli.remember import bytes_of, choice_of, index_sources, tail_tokens
+    from infllm.cli.remember import bytes_of, config_of, index_sources, tail_tokens
     from infllm.cli.sources import all_left_out, read_documents
     from infllm.cli.tasks.drafting import suffixes_of
     from infllm.cli.text import plural, size
@@ -62,8 +62,7 @@ def index(
 
     folder = Path(output)
     if append:
-        choice = choice_of(folder, choice)
-        config = open_config(choice)
+        choice, config = config_of(folder, choice)
         verification = Verification(folder)  # done when the documents are read
         collection = read_documents(sources, documents, out)
         engine = open_engine(config, choice, out)

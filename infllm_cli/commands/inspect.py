@@ -14,6 +14,7 @@ from infllm.cli.tables import Table
 if TYPE_CHECKING:
     from infllm.cli.documents import Collection, Document
     from infllm.cli.options import DocumentFlags, EngineChoice
+    from infllm.engine.config import Config
 
 
 @opt.spread
@@ -98,6 +99,7 @@ def report(
     if not out.as_json:
         out.line()
         out.line(f"{total:,} tokens with {name}, policy {config.model.type}")
+        out.line(_settings(config))
         if needs is None:
             out.line("memory and time are unknown: the model is not on this machine yet")
         elif needs.device == "cpu":
@@ -128,9 +130,38 @@ def report(
             "needs": None if needs is None else asdict(needs),
             "preset": name,
             "policy": config.model.type,
+            "settings": _chosen(config),
         }
     )
     check_budget(total, budget)
+
+
+def _chosen(config: "Config") -> dict[str, Any]:
+    """The settings that cost most, and where they come from."""
+    from infllm.engine.config import UNCHOSEN
+
+    model, origin = config.model, config.origins["model.n_local"]
+    return {
+        "n_init": model.n_init,
+        "n_local": model.n_local,
+        "topk": model.topk,
+        "block_size": model.block_size,
+        "chunk_size": config.chunk_size,
+        "read_back": config.read_back,
+        "n_local_from": origin,
+        "why": config.why_fitted if origin in UNCHOSEN else "",
+    }
+
+
+def _settings(config: "Config") -> str:
+    """The same in a line."""
+    chosen = _chosen(config)
+    looked_up = f", {chosen['topk']} units of {chosen['block_size']} looked up"
+    units = looked_up if config.model.type == "inf-llm" else ""
+    return (
+        f"window {chosen['n_local']:,}{units}, chunks of {chosen['chunk_size']:,}: "
+        f"{chosen['why'] or 'chosen by ' + chosen['n_local_from']}"
+    )
 
 
 def _show_left_out(collection: "Collection", out: Output) -> None:

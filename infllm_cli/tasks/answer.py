@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from infllm.cli.options import Sampling
+from infllm.cli.tasks.repetition import Repetition
 from infllm.cli.tasks.thinking import Thinking, tag_tokens
 from infllm.cli.text import clean
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """Text, and what it took. `finish` is "stop", "length" or "interrupted".
+    """Text, and what it took. `finish` is "stop", "length", "repetition" or "interrupted".
 
     `tokens_thinking` of the tokens were thinking, which is not in the text. `units`, if they were
     asked for: of each token, the memory units that chose it; `pieces` are the tokens' texts.
@@ -34,18 +35,25 @@ class Answer:
 
 
 class StopTexts:
-    """Passes text through until a stop text appears; holds back what may be the start of one."""
+    """Passes text through until a stop text appears; holds back what may be the start of one.
+
+    One of white space alone stops nothing before an answer has begun.
+    """
 
     def __init__(self, stops: Sequence[str]):
         self.stops = [stop for stop in stops if stop]
         self.stopped = False
         self._held = ""
+        self._begun = False
 
     def push(self, text: str) -> str:
         if self.stopped:
             return ""
         self._held += text
-        cuts = [at for at in map(self._held.find, self.stops) if at >= 0]
+        held = self._held
+        first = 0 if self._begun else len(held) - len(held.lstrip())
+        found = (held.find(stop, first if stop.isspace() else 0) for stop in self.stops)
+        cuts = [at for at in found if at >= 0]
         if cuts:
             self.stopped = True
             return self._release(min(cuts))
@@ -64,6 +72,7 @@ class StopTexts:
 
     def _release(self, length: int) -> str:
         out, self._held = self._held[:length], self._held[length:]
+        self._begun = self._begun or bool(out.strip())
         return out
 
 
@@ -94,21 +103,27 @@ def generate_answer(
 ) -> Answer:
     """Generate from what `session` has read and `write` each piece as soon as it is sure.
 
-    `drafts` propose what may follow, and change no token.
-
-    Ctrl-C ends the answer, it does not lose it: `finish` is then "interrupted".
+    `drafts` propose what may follow, and change no token. Ctrl-C ends the answer, it does not lose
+    it: `finish` is then "interrupted". One that repeats itself without end is stopped, with
+    `finish` "repetition"; of what it repeats, the first round or two are the answer's.
     """
     stops, trimmed, stream = StopTexts(sampling.stop), Trimmed(), tokenizer.stream()
     thinking = Thinking(sampling.show_thinking, sampling.thinking_tag)
     tags = tag_tokens(tokenizer)
+    repetition = Repetition()
     pieces: list[str] = []
+    held: list[str] = []  # while the answer may be going round in a circle
     attended: list[list[UnitMass]] = []
     spelled: list[str] = []
     tokens, finish = 0, "stop"
     started = time.monotonic()
 
     def emit(text: str) -> None:
-        piece = trimmed.push(text)
+        held.append(text)
+        if repetition.doubtful and sampling.stop_repetition:
+            return
+        piece = trimmed.push("".join(held))
+        held.clear()
         if piece:
             pieces.append(piece)
             write(piece)
@@ -127,6 +142,7 @@ def generate_answer(
     try:
         for token in generated:
             tokens += 1
+            repetition.push(token.id)
             if units:
                 attended.append(token.units)
                 spelled.append(tokenizer.decode([token.id]))
@@ -138,12 +154,19 @@ def generate_answer(
             emit(stops.push(said))
             if stops.stopped:
                 break
-        emit(stops.push(thinking.push(clean(stream.flush())) + thinking.flush()))
-        emit(stops.flush())
-        if tokens == sampling.max_new_tokens and not stops.stopped:
-            finish = "length"
+            if repetition.endless and sampling.stop_repetition:
+                finish = "repetition"
+                break
+        if finish != "repetition":
+            repetition.doubtful = False
+            emit(stops.push(thinking.push(clean(stream.flush())) + thinking.flush()))
+            emit(stops.flush())
+            if tokens == sampling.max_new_tokens and not stops.stopped:
+                finish = "length"
     except KeyboardInterrupt:
         finish = "interrupted"
+        repetition.doubtful = False
+        emit("")
     took = time.monotonic() - started
     text = "".join(pieces)
     return Answer(text, tokens, took, finish, attended, spelled, thinking.tokens)

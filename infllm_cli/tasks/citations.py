@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infllm.cli.documents import Collection, Origin
 from infllm.cli.passages import Passages
+from infllm.cli.tasks.word_search import stretches
 from infllm.cli.tasks.words import Words
 from infllm.cli.text import one_line
 
@@ -147,6 +148,21 @@ def _with_asked(
         return chosen
     kept = chosen[: limit - 1]
     return [*kept, replace(citation, score=min(citation.score, kept[-1].score))]
+
+
+def spoken_of(passages: Passages, question: str, answer: str) -> list[Place]:
+    """Where in all that was read the words of question and answer stand together: places that
+    nothing need have attended."""
+    text = passages.collection.text
+    worth = Words(text, question, answer, TOLD_SHARE).worth
+    found = [
+        (max(a, low), min(b, high))
+        for a, b in stretches(text, worth)
+        for low, high in passages.kept
+        if a < high and b > low
+    ]
+    places = [(*passages.tokens(a, b), 0.0) for a, b in found]
+    return [place for place in places if place[0] < place[1]]
 
 
 def supporting(

@@ -9,7 +9,7 @@ from infllm.cli.errors import UsageError
 from infllm.cli.memory import Memory, save_memory
 from infllm.cli.options import Sampling
 from infllm.cli.tasks.answer import generate_answer
-from infllm.cli.tasks.citations import Evidence, cite
+from infllm.cli.tasks.citations import Evidence, cite, spoken_of
 from infllm.cli.tasks.drafting import drafts_for
 from infllm.cli.tasks.questions import Reply, session_sights
 
@@ -37,7 +37,7 @@ class Conversation:
         self.said: list[int] = []  # questions and answers of this run
 
     def ask(self, question: str, write: Callable[[str], None]) -> Reply:
-        """One turn. An answer that Ctrl-C stops counts as far as it was given."""
+        """One turn. An answer that was stopped counts as far as it was given."""
         from infllm.engine.text import build_turn
 
         tokenizer = self.engine.tokenizer
@@ -50,11 +50,12 @@ class Conversation:
         answer = generate_answer(
             session, tokenizer, self.sampling, write, units=True, drafts=drafts
         )
-        if answer.finish == "interrupted":
+        if answer.finish in ("interrupted", "repetition"):
             session = self.session.fork()
             session.read([*ids, *tokenizer.encode(f" {answer.text}", inner=True)])
             session.end()
         places = [*Evidence(answer.units).ranked(), *session_sights(session)]
+        places += spoken_of(self.memory.passages, question, answer.text)
         citations = cite(self.memory.passages, places, question, answer.text)
         self.session, self.turns = session, self.turns + 1
         self.said += [*ids, *tokenizer.encode(answer.text, inner=True)]

@@ -13,6 +13,7 @@ from infllm.cli.tasks.citations import (
     Evidence,
     Found,
     cite,
+    spoken_of,
     supporting,
 )
 from infllm.cli.tasks.drafting import drafts_for
@@ -115,6 +116,7 @@ def answer_prompt(
     steps = [attended] if passages else answer.units
     places = [*Evidence(steps).ranked(), *session_sights(session)]
     places += [(*memory.passages.tokens(f.start, f.stop), f.score) for f in found]
+    places += spoken_of(memory.passages, question, answer.text)
     told = cite(memory.passages, places, question, answer.text)
     return Reply(answer, told, len(asked), seconds, len(passages), seconds_back, attended)
 
@@ -141,10 +143,11 @@ def session_sights(session: "Session") -> list[tuple[int, int, float]]:
 def find_sentences(
     engine: "Engine", memory: Memory, session: "Session", question: str, tail_ids: list[int]
 ) -> list[Found]:
-    """The sentences that a question finds in a memory; the best of them is asked along with it
-    for those that a second step needs."""
+    """The sentences that a question finds in a memory, by what its pass attended and by its words;
+    the best of them is asked along with it for those that a second step needs."""
     text = memory.collection.text
     places = [*Evidence([attended_units(session)]).ranked(), *session_sights(session)]
+    places += spoken_of(memory.passages, question, "")
     first = supporting(memory.passages, places, question, "")
     first = [found for found in first[:FIRST_LOOK] if found.score >= OF_BEST * first[0].score]
     if not first:
@@ -152,6 +155,7 @@ def find_sentences(
     best = " ".join(text[first[0].start : first[0].stop].split())
     again = look(memory, [*engine.tokenizer.encode(f"\n\n{best}", inner=True), *tail_ids])
     places = [*Evidence([attended_units(again)]).ranked(), *session_sights(again)]
+    places += spoken_of(memory.passages, f"{question} {best}", "")
     seen = {(found.start, found.stop) for found in first}
     second = [
         found

@@ -44,6 +44,7 @@ class Speed:
     cache_misses: int
     floors: Floors | None = None
     decode_replayed: bool = False  # steps were recorded once and replayed (CUDA graphs)
+    replays_a_step: float | None = None  # more than 1 where units lacked
 
     @property
     def complete(self) -> bool:
@@ -95,13 +96,13 @@ def measure(
     """
     chunk = engine.config.chunk_size
     marks = sorted({max(chunk, n // chunk * chunk): n for n in lengths}.items())
-    ids = random_ids(engine, chunk)
     base = warm_up(engine, overrides, decode_steps)
     restart_peak(engine.device)
     session = engine.session(overrides=overrides)
     done, seconds = 0, 0.0
     for mark, _ in marks:
         while done < mark and time.monotonic() < deadline:
+            ids = random_ids(engine, chunk, seed=done)
             began = time.perf_counter()
             session.read(ids)
             synchronize(engine.device)
@@ -121,16 +122,18 @@ def measure(
             None if rate is None else round(rate, 2),
             peak, max(0, peak - base), stats.device_bytes, stats.host_bytes,
             stats.cache_hits, stats.cache_misses, floors, answering.replays_steps,
+            answering.replays_a_step,
         )  # fmt: skip
         if done < mark:
             return
 
 
-def random_ids(engine: Engine, n: int) -> list[int]:
-    """`n` token ids: to a model's speed it makes no difference what it reads."""
+def random_ids(engine: Engine, n: int, seed: int = 0) -> list[int]:
+    """`n` token ids: to a model's speed it makes no difference what it reads, as long as it is not
+    the same again and again, whose units would all be alike."""
     import torch
 
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     return torch.randint(3, engine.vocab_size, (n,), generator=generator).tolist()
 
 

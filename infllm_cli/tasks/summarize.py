@@ -86,7 +86,10 @@ def summarize_by_parts(
         given, read = given + reading.tokens_given, read + reading.tokens_read
         seconds += reading.seconds
         drafts = drafts_for(engine, how, None, part)
-        return generate_answer(session, engine.tokenizer, how, write, drafts=drafts)
+        answer = generate_answer(session, engine.tokenizer, how, write, drafts=drafts)
+        if answer.finish == "repetition" and write is _ignore:
+            out.note(f"{label}: the summary repeated itself without end and was stopped")
+        return answer
 
     task = "summarize-map"
     while True:

@@ -23,21 +23,22 @@ def words_of(text: str) -> set[str]:
 class Words:
     """What the words of a question and its answer are worth: the rarer in the text, the more.
 
-    `told_share` is the answer's part of the support that a sentence can give.
+    `told_share` is the answer's part of the support that a sentence can give; `worth` is by word,
+    in lower case.
     """
 
     def __init__(self, text: str, question: str, answer: str, told_share: float) -> None:
         lowered = text.lower()
         asked, told = words_of(question), words_of(answer)
         total = max(2, len(text) // 6)  # words of the text, about
-        self._worth = {
+        self.worth = {
             # Substrings count, which makes short words cheap, as they should be.
             word: max(0.0, math.log(total / (1 + lowered.count(word))))
             * (ASKING_WORTH if word in ASKING else 1)
             for word in asked | told
         }
-        self._asked = sum(self._worth[word] for word in asked)
-        self._told = sum(self._worth[word] for word in told)
+        self._asked = sum(self.worth[word] for word in asked)
+        self._told = sum(self.worth[word] for word in told)
         self._asked_words, self._told_words = asked, told
         self._told_share = told_share
         whole = " ".join(answer.lower().split()).strip(" .")
@@ -48,8 +49,8 @@ class Words:
     def support(self, sentence: str) -> float:
         """How much of the question's and of the answer's words `sentence` has, 0..1."""
         found = words_of(sentence)
-        asked = sum(self._worth[w] for w in self._asked_words & found) / (self._asked or 1.0)
-        told = sum(self._worth[w] for w in self._told_words & found) / (self._told or 1.0)
+        asked = sum(self.worth[w] for w in self._asked_words & found) / (self._asked or 1.0)
+        told = sum(self.worth[w] for w in self._told_words & found) / (self._told or 1.0)
         if self._answer and self._answer.search(" ".join(sentence.lower().split())):
             told = 1.0
         share = self._told_share

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit(do_not_specialize=["n_states", "n_rows"])
+@triton.jit(do_not_specialize=["n_states", "n_rows", "n_queries"])
 def merge_state_kernel(
     o, lse, sink, out, joint, n_states, n_rows, n_heads, n_queries, state_stride,
     SINK: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK_ROWS: tl.constexpr,

@@ -17,29 +17,30 @@ from infllm.kernels.partial_attention import Part
 from infllm.kernels.triton.arguments import arguments_of, group_of, processors, rotary_dim
 from infllm.kernels.triton.load_keys import key_places, load_keys, load_rows
 from infllm.kernels.triton.merge_state import merge_states
-from infllm.kernels.triton.tiles import block_m, configs, fitting, padded
+from infllm.kernels.triton.tiles import Tile, block_m, padded, tile_of
 
 SPLIT = 256  # keys: what one program takes at least, a multiple of every tile
 
 
 @triton.jit
-def _band_ranges(
+def band_ranges(
     t_first, t_last, begin, end, offset, low, high,
-    BANDED: tl.constexpr, BOUNDED: tl.constexpr, BLOCK_N: tl.constexpr,
+    BANDED: tl.constexpr, BOUNDED: tl.constexpr, BLOCK_N: tl.constexpr, EDGE_N: tl.constexpr,
 ):  # fmt: skip
     """Keys [first, last) that some query of the tile sees, and among them [clear, dim) that all do.
 
-    Queries are t_first to t_last, keys begin to end - 1; all but `last` are multiples of BLOCK_N.
+    Queries are t_first to t_last, keys begin to end - 1. The clear ones are whole tiles of BLOCK_N;
+    they and `first` begin at multiples of EDGE_N, which divides it.
     """
     first, last, clear, dim = begin, end, begin, end
     if BANDED:
         last = tl.minimum(end, offset + t_last - low + 1)
         dim = tl.minimum(end, offset + t_first - low + 1)
         if BOUNDED:
-            first = tl.maximum(begin, offset + t_first - high + 1) // BLOCK_N * BLOCK_N
+            first = tl.maximum(begin, offset + t_first - high + 1) // EDGE_N * EDGE_N
             clear = tl.maximum(first, offset + t_last - high + 1)
-    clear = tl.minimum(tl.cdiv(clear, BLOCK_N), tl.cdiv(tl.maximum(last, 0), BLOCK_N)) * BLOCK_N
-    dim = tl.maximum(clear, tl.maximum(dim, 0) // BLOCK_N * BLOCK_N)
+    clear = tl.minimum(tl.cdiv(clear, EDGE_N), tl.cdiv(tl.maximum(last, 0), EDGE_N)) * EDGE_N
+    dim = clear + tl.maximum(0, dim - clear) // BLOCK_N * BLOCK_N
     return first, last, clear, dim
 
 
@@ -92,11 +93,6 @@ def _tile(
     return o, new, total * fade + tl.sum(weight, 1)
 
 
-@triton.autotune(
-    configs(),
-    key=["BLOCK_M", "BLOCK_D", "BLOCK_DV", "PAGE", "ROTARY", "SCALED"],
-    prune_configs_by={"early_config_prune": fitting},
-)
 @triton.jit(do_not_specialize=["n_queries", "n_keys", "split", "offset", "low", "high"])
 def partial_attention_kernel(
     q, k, v, o, lse, table, k_scale, v_scale, page_cos, page_sin, place_cos, place_sin,
@@ -152,8 +148,8 @@ def partial_attention_kernel(
     end = tl.minimum(n_keys, begin + split)
     if shift is not None:
         offset += tl.load(shift).to(tl.int32)
-    first, last, clear, dim = _band_ranges(
-        t_first, t_last, begin, end, offset, low, high, BANDED, BOUNDED, BLOCK_N
+    first, last, clear, dim = band_ranges(
+        t_first, t_last, begin, end, offset, low, high, BANDED, BOUNDED, BLOCK_N, BLOCK_N
     )
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -209,10 +205,14 @@ def n_states(part: Part) -> int:
     return max(1, min(wanted, triton.cdiv(part.n_keys, SPLIT)))
 
 
-def partial_states(part: Part, scale: float, softcap: float | None, o: Tensor, lse: Tensor) -> None:
+def partial_states(
+    part: Part, scale: float, softcap: float | None, o: Tensor, lse: Tensor,
+    tile: Tile | None = None,
+) -> None:  # fmt: skip
     """Write a part's states to o float32 [N, B, H, T, Dv] and lse float32 [N, B, H, T].
 
-    N is `n_states(part)`, or any other number: the keys are spread over as many.
+    N is `n_states(part)`, or any other number: the keys are spread over as many. `tile`: keys,
+    warps and stages, by default those of `tile_of`.
     """
     args = arguments_of(part)
     q = args.q
@@ -221,6 +221,9 @@ def partial_states(part: Part, scale: float, softcap: float | None, o: Tensor, l
     n = o.shape[0]
     split = triton.cdiv(triton.cdiv(part.n_keys, n), SPLIT) * SPLIT
     rows = _rows(part)
+    changed = args.rotary > 0 or part.k_scale is not None
+    dims = max(padded(d), padded(dv))
+    keys, warps, stages = tile or tile_of(rows, dims, q.dtype, q.device, changed)
     partial_attention_kernel[triton.cdiv(t * args.group, rows), b * (h // args.group), n](
         q, part.k, part.v, o, lse, *args.tensors,
         h, t, part.n_keys, split, *args.band, scale, softcap or 1.0,
@@ -228,7 +231,7 @@ def partial_states(part: Part, scale: float, softcap: float | None, o: Tensor, l
         args.group, h // part.k.shape[1], args.page,
         part.band is not None, part.band is not None and part.band.high is not None,
         softcap is not None, part.k_scale is not None, args.rotary, args.interleaved,
-        d, dv, padded(d), padded(dv), rows,
+        d, dv, padded(d), padded(dv), rows, keys, num_warps=warps, num_stages=stages,
     )  # fmt: skip
 
 

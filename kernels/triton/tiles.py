@@ -1,20 +1,16 @@
 """Sizes of the tiles that the attention kernels work on.
 
-The launcher chooses the rows by what there is to do; keys per tile, warps and pipeline stages are
-tuned among a few that fit the card's shared memory. float32 has one choice, so that its results
-are the same, bit for bit, in every process.
+The launcher chooses the rows by what there is to do; of the tiles that fit the card's shared memory
+it takes the first. The others are there to be timed.
 """
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
-from typing import Any
 
 import torch
 
 import triton
-from triton import knobs
 
 # Shared memory that one program may use, KiB by compute capability (CUDA C++ programming guide,
 # table of technical specifications).
@@ -31,7 +27,7 @@ HALF: dict[tuple[int, int], dict[int, list[Tile]]] = {
         99: [(64, 4, 3), (64, 8, 3)],
     },
     (128, 128): {
-        227: [(64, 8, 3), (128, 8, 2), (64, 8, 2)], 163: [(64, 8, 3), (64, 8, 2)],
+        227: [(128, 8, 2), (64, 8, 3), (64, 8, 2)], 163: [(64, 8, 3), (64, 8, 2)],
         99: [(64, 8, 2), (32, 8, 3)],
     },
     (64, 256): {227: [(64, 8, 2), (32, 8, 3)], 163: [(64, 8, 2), (32, 8, 3)], 99: [(32, 8, 2)]},
@@ -39,7 +35,7 @@ HALF: dict[tuple[int, int], dict[int, list[Tile]]] = {
         227: [(64, 4, 3), (128, 4, 3)], 163: [(64, 4, 3), (128, 4, 3)], 99: [(64, 4, 3)],
     },
     (16, 128): {
-        227: [(64, 4, 3), (128, 4, 2)], 163: [(64, 4, 3), (128, 4, 2)],
+        227: [(128, 4, 2), (64, 4, 3)], 163: [(128, 4, 2), (64, 4, 3)],
         99: [(64, 4, 2), (32, 4, 3)],
     },
     (16, 256): {227: [(64, 4, 2), (32, 4, 3)], 163: [(64, 4, 2), (32, 4, 3)], 99: [(32, 4, 2)]},
@@ -118,29 +114,15 @@ def unit_tile(rows: int, dim: int, dtype: torch.dtype) -> tuple[int, int, int, i
     return (few, 64, 4, 2) if dim <= 128 else (few, 32, 4, 1)
 
 
-def configs() -> list[triton.Config]:
-    """All tiles of both tables, for the tuner."""
-    tables = [by_class for table in (HALF, CHANGED) for by_class in table.values()]
-    every = {tile for by_class in tables for some in by_class.values() for tile in some}
-    every |= {*FULL.values()}
-    found = [
-        triton.Config({"BLOCK_N": n}, num_warps=warps, num_stages=stages)
-        for n, warps, stages in sorted(every)
-    ]
-    # Triton before 3.8 would time them in the interpreter too, and look for a GPU to do so.
-    return found[:1] if os.environ.get("TRITON_INTERPRET") == "1" else found
+def tile_of(
+    rows: int, dim: int, dtype: torch.dtype, device: torch.device, changed: bool = False
+) -> Tile:
+    """The tile that launches take: the first that the table has for the device.
 
-
-def fitting(every: list[triton.Config], named: dict[str, Any], **more: Any) -> list[triton.Config]:
-    """Of all configurations those for the call's rows, head dimension, dtype and device."""
-    call = {**named, **more}
-    q = call["q"]
-    dim = max(call["BLOCK_D"], call["BLOCK_DV"])
-    changed = call["SCALED"] or call["ROTARY"] > 0
-    some = tiles(call["BLOCK_M"], dim, q.dtype, shared_kib(q.device), changed)
-    if knobs.runtime.interpret:
-        some = some[:1]
-    return [c for c in every if (c.kwargs["BLOCK_N"], c.num_warps, c.num_stages) in some]
+    Always the same, so that results are the same, bit for bit, in every process, and nothing is
+    compiled or timed while a text is read. `benchmarks/gpu_kernels.py` times the others.
+    """
+    return tiles(rows, dim, dtype, shared_kib(device), changed)[0]
 
 
 @lru_cache

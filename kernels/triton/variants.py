@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from infllm.kernels.triton.descent import REGISTERS, descend_kernel
+from infllm.kernels.triton.joint_attention import EDGE, joint_attention_kernel
 from infllm.kernels.triton.merge_state import merge_state_kernel
 from infllm.kernels.triton.part_mass import part_mass_kernel
-from infllm.kernels.triton.partial_attention import partial_attention_kernel
+from infllm.kernels.triton.partial_attention import SPLIT, partial_attention_kernel
 from infllm.kernels.triton.quantize import dequantize_kernel, quantize_kernel
 from infllm.kernels.triton.rotate import rotate_kernel
 from infllm.kernels.triton.tiles import (
@@ -61,7 +62,23 @@ class Variant:
 # Strides of tensors whose rows are whole vectors: multiples of 16 for every head dimension here.
 STRIDES = frozenset(
     f"{tensor}_{stride}"
-    for tensor in ("q", "k", "v", "x", "out", "o", "lse", "state", "query", "index", "key")
+    for tensor in (
+        "q",
+        "k",
+        "v",
+        "x",
+        "out",
+        "o",
+        "lse",
+        "state",
+        "query",
+        "index",
+        "key",
+        "near",
+        "init",
+        "unit",
+        "waiting",
+    )
     for stride in ("batch", "head", "row", "page", "unit", "block", "split", "stride", "side")
 )
 SCALARS = {"scale": "fp32", "softcap": "fp32"}
@@ -150,7 +167,7 @@ def _known(kernel: Any, constants: dict[str, Any]) -> dict[str, Any]:
 def attention_variants(
     keys: Keys, dim: int, dtype: torch.dtype, rows: int, group: int = 4, quick: bool = False
 ) -> Iterator[Variant]:
-    """Partial attention at every tile that the tuner may choose; quick: the first for each card."""
+    """Partial attention at every tile of the table; quick: the first for each card."""
     changed = keys.stored is not None or keys.rotary
     m = block_m(rows, dim, dtype, changed)
     for kib in CLASSES:
@@ -161,8 +178,54 @@ def attention_variants(
             }  # fmt: skip
             yield Variant(
                 f"attention {keys.name} {TYPES[dtype]} d{dim}{' few rows' if m == 16 else ''}",
-                partial_attention_kernel.fn, {**SCALARS, **_pointers(keys, dtype)}, constants,
+                partial_attention_kernel, {**SCALARS, **_pointers(keys, dtype)}, constants,
                 warps, stages, _cards(kib, keys), quick and i == 0,
+            )  # fmt: skip
+
+
+# What a launch has of near keys, units, initial and waiting keys, a state to go on from.
+JOINT = {
+    "block": ("near", "unit", "init", "waiting"),
+    "near": ("near",),
+    "far": ("unit", "init", "waiting", "before"),
+    "step": ("near", "unit", "init", "waiting", "shift"),
+}  # fmt: skip
+
+
+def joint_variants(
+    what: str, dim: int, dtype: torch.dtype, page: int = 128, group: int = 4, quick: bool = False
+) -> Iterator[Variant]:
+    """Attention in one launch, at every tile of the table; quick: the first for each card."""
+    real, has = f"*{TYPES[dtype]}", JOINT[what]
+    m = block_m(4 if what == "step" else 2048, dim, dtype, False)
+    constants: dict[str, Any] = {
+        "GROUP": group, "PAGE": page if "unit" in has else 0, "SOFTCAP": False, "SHARE": SPLIT,
+        "D": dim, "DV": dim, "BLOCK_D": padded(dim), "BLOCK_DV": padded(dim), "BLOCK_M": m,
+        "sink": None,
+    }  # fmt: skip
+    missing = [f"{part}_{x}" for part in ("near", "unit", "init", "waiting") for x in "kv"
+               if part not in has]  # fmt: skip
+    if "near" not in has:
+        missing.append("q_near")
+    if has == ("near",):
+        missing.append("q_far")
+    for name, part in (("table", "unit"), ("shift", "shift"), ("before_o", "before"),
+                       ("before_lse", "before")):  # fmt: skip
+        if part not in has:
+            missing.append(name)
+    constants |= dict.fromkeys(missing)
+    pointers = {
+        **{f"{part}_{x}": real for part in ("near", "unit", "init", "waiting") for x in "kv"},
+        "q_near": real, "q_far": real, "table": "*i64", "shift": "*i64", "before_o": "*fp32",
+        "before_lse": "*fp32", "lse": "*fp32", "o": "*fp32" if what == "step" else real,
+    }  # fmt: skip
+    for kib in CLASSES:
+        for i, (n, warps, stages) in enumerate(tiles(m, padded(dim), dtype, kib, False)):
+            constants = {**constants, "BLOCK_N": n, "EDGE_N": min(n, EDGE)}
+            yield Variant(
+                f"joint {what} {TYPES[dtype]} d{dim}", joint_attention_kernel,
+                {**SCALARS, **pointers}, constants, warps, stages,
+                _cards(kib, UNITS), quick and i == 0,
             )  # fmt: skip
 
 
@@ -290,6 +353,8 @@ def variants() -> tuple[Variant, ...]:
             for rows in (2048, 4):
                 quick = dim == 128 and (keys, rows) in QUICK
                 found += attention_variants(keys, dim, half, rows, quick=quick)
+        for what in JOINT:
+            found += joint_variants(what, dim, half, quick=dim == 128)
         for keys in (WINDOW, STEP, UNITS, EXACT):
             found += mass_variants(keys, dim, half, quick=dim == 128 and keys is WINDOW)
         found += unit_variants(dim, half, quick=dim == 128)
@@ -309,6 +374,8 @@ def variants() -> tuple[Variant, ...]:
             )
         )
     for dim in (64, 128, 256):
+        for what in ("block", "step"):
+            found += joint_variants(what, dim, full)
         for keys in (WINDOW, EXACT):
             for rows in (2048, 4):
                 found += attention_variants(keys, dim, full, rows)

@@ -16,6 +16,7 @@ from infllm.cli.tasks.citations import (
     Evidence,
     cite,
     sentences,
+    spoken_of,
     supporting,
 )
 from tests.cli.documents.make import pdf
@@ -371,3 +372,35 @@ def test_a_place_is_one_clean_line():
     [citation] = cite(read, everywhere(read), "Who lit the lamp?", "Ada")
     assert citation.place == "a[2J .txt, line 1"
     assert citation.source == "a\x1b[2J\n.txt"
+
+
+# ---- what nobody looked at ----------------------------------------------------------------------
+
+
+def test_a_sentence_that_says_the_answer_is_cited_though_nothing_attended_it():
+    fill = "The sea was calm. " * 400
+    read = passages(document(f"{fill}Ada Finch lit the lamp of the pier. {fill}"))
+    asked = "Who lit the lamp of the pier?", "It was Ada Finch."
+    head = [(1, 40, 1.0)]
+    assert cite(read, head, *asked) == []
+    [found] = cite(read, [*head, *spoken_of(read, *asked)], *asked)
+    assert (found.quote, found.verified) == ("Ada Finch lit the lamp of the pier.", True)
+
+
+def test_what_was_cut_out_of_the_reading_is_not_found():
+    fill = "The sea was calm. " * 40
+    text = f"{fill}Ada Finch lit the lamp. {fill}"
+    cut = text.index("Ada")
+    end = cut + len("Ada Finch lit the lamp.")
+    kept = [(0, cut), (end, len(text))]
+    offsets = [*range(0, cut, 4), *range(end, len(text), 4)]
+    read = Passages(Collection([document(text)]), offsets, 1, kept)
+    asked = "Who lit the lamp?", "Ada Finch"
+    assert cite(read, spoken_of(read, *asked), *asked) == []
+
+
+def test_words_that_stand_nowhere_lead_nowhere():
+    read = passages(document("The sea was calm. " * 40))
+    asked = "Who lit the lamp?", "Ada Finch"
+    assert cite(read, spoken_of(read, *asked), *asked) == []
+    assert spoken_of(Passages(read.collection, [], 1), *asked) == []

@@ -11,7 +11,7 @@ from infllm.cli.documents import is_memory, read_sources
 from infllm.cli.errors import ExitCode
 from infllm.cli.memory import about_memory
 from tests.cli.memories import ANSWER, HARBOUR, MEADOW, files, largest
-from tests.cli.stories import fact
+from tests.cli.stories import fact, story
 
 # ---- index and ask ------------------------------------------------------------------------------
 
@@ -221,6 +221,27 @@ def test_another_preset_is_refused(infllm, pocket, text, tmp_path):
     result = infllm("ask", folder, HARBOUR, "--preset", "pocket")
     assert (result.code, result.out) == (1, "")
     assert "was read with other settings: model.n_local 192 (now 256)" in result.err
+
+
+@pytest.mark.parametrize("options", [[], ["--preset", "pocket"]])
+def test_a_preset_that_changed_since_keeps_no_memory_from_being_used(
+    infllm, harbour, tmp_path, monkeypatch, options
+):
+    from infllm import presets
+
+    changed = tmp_path / "pocket.yaml"
+    text = presets.text("pocket").replace("topk: 16", "topk: 8").replace("n_local: 256", "")
+    changed.write_text(text)
+    monkeypatch.setattr(presets, "path", lambda name: changed)
+    before = files(harbour)
+    result = infllm("ask", harbour, HARBOUR, *options)
+    assert (result.code, result.out) == (0, f"{ANSWER}\n")
+    assert files(harbour) == before
+    sequel = tmp_path / "more.txt"
+    sequel.write_text(story(20, "The sequel."))
+    assert infllm("index", "--append", sequel, "-o", harbour, *options).code == 0
+    refused = infllm("ask", harbour, HARBOUR, *options, "--set", "topk=4")
+    assert "was read with other settings: model.topk 16 (now 4)" in refused.err
 
 
 def test_settings_are_remembered_and_the_device_is_not(infllm, pocket, text, tmp_path):

@@ -52,6 +52,28 @@ def test_json(infllm, folder):
     assert fields["needs"]["weight_bytes"] > 10**6
 
 
+def test_settings_and_why_they_are_so(infllm, folder, tmp_path):
+    chosen = "window 256, 16 units of 32 looked up, chunks of 2,048: chosen by preset pocket\n"
+    assert chosen in infllm("inspect", folder).out
+    assert "window 256, chunks of" in infllm("inspect", folder, "--policy", "stream-lm").out
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(
+        json.dumps({
+            "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "vocab_size": 9,
+            "num_key_value_heads": 2, "intermediate_size": 4864, "max_position_embeddings": 32768,
+        })
+    )  # fmt: skip
+    options = ["--model", model, "--device", "cpu"]
+    out = infllm("inspect", folder, *options).out
+    assert "window 1,024, 8 units of 64 looked up, chunks of 2,048: on a CPU, attention to" in out
+    fields = json.loads(infllm("inspect", folder, *options, "--json").out)["settings"]
+    assert fields["why"] == "on a CPU, attention to it costs 19% of the linear layers"
+    assert (fields["n_local"], fields["n_local_from"]) == (1024, "fitted to the model")
+    by_flag = infllm("inspect", folder, *options, "--set", "n_local=2048").out
+    assert "window 2,048, 16 units of 64 looked up, chunks of 2,048: chosen by flag\n" in by_flag
+
+
 def test_dry_run_of_ask_reads_nothing(infllm, fakes, folder):
     result = infllm("ask", folder, "What?", "--dry-run")
     assert result.code == 0

@@ -16,9 +16,11 @@ cuts = st.lists(st.text("ab \n", max_size=4), max_size=12)
 @given(cuts, st.lists(st.text("ab ", min_size=1, max_size=3), max_size=3))
 def test_stop_texts_do_not_depend_on_the_pieces(pieces, stops):
     whole = "".join(pieces)
-    found = [at for at in map(whole.find, stops) if at >= 0]
+    begun = len(whole) - len(whole.lstrip())  # before that, blanks stop nothing
+    places = {stop: whole.find(stop, begun if stop.isspace() else 0) for stop in stops}
+    found = [at for at in places.values() if at >= 0]
     # Pieces may end a stop text before one that began earlier is complete: the first complete wins.
-    ends = [(whole.find(stop) + len(stop), whole.find(stop)) for stop in stops if stop in whole]
+    ends = [(at + len(stop), at) for stop, at in places.items() if at >= 0]
     stopper = StopTexts(stops)
     given_out = "".join(stopper.push(piece) for piece in pieces) + stopper.flush()
     assert stopper.stopped == bool(found)
@@ -27,6 +29,16 @@ def test_stop_texts_do_not_depend_on_the_pieces(pieces, stops):
     else:
         assert whole.startswith(given_out)
         assert len(given_out) in {start for _, start in ends}
+
+
+def test_a_blank_line_ends_an_answer_that_has_begun():
+    for pieces in (["\n\n", "It is.", "\n", "\nMore."], ["\n\nIt is.\n\nMore."]):
+        stopper = StopTexts(["\nQuestion:", "\n\n"])
+        assert "".join(map(stopper.push, pieces)).strip() == "It is."
+        assert stopper.stopped
+    stopper = StopTexts(["\nQuestion:", "\n\n"])
+    assert "".join(map(stopper.push, ["\n", "\nQuestion", ": More?"])).strip() == ""
+    assert stopper.stopped
 
 
 @given(cuts)

@@ -44,6 +44,7 @@ def load(name: str) -> Case:
     raw = next(raw for raw in _raw() if raw["name"] == name)
     settings = {key: value for key, value in raw["config"].items() if value is not None}
     settings |= {"distance_scale": raw["distance_scale"], "kv_dtype": "fp32"}
+    settings["unit_score"] = "representatives"
     return Case(
         name=name,
         level=raw["level"],

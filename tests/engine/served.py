@@ -21,6 +21,7 @@ POLICIES = ("inf-llm", "infinite-lm", "infinitehip", "sirllm", "stream-lm", "win
 SMALL_MEMORY = {
     "type": "inf-llm", "n_init": 3, "n_local": 16, "block_size": 4, "topk": 3, "repr_topk": 2,
     "exc_block_size": 8, "max_cached_block": 6, "n_entropy": 24, "n_recent": 9,
+    "unit_score": "representatives",
     "stages": [
         {"chunk": 8, "keep": 24, "query_block": 8, "query_group": 2},
         {"chunk": 2, "keep": 12, "query_block": 8},
@@ -38,6 +39,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"kv_dtype": "int8"},
     {"far_position": "exact"},
     {"unit_score": "keys"},
+    {"unit_score": "moments"},
     {"type": "infinitehip", "prune_keys": "int8"},
     {"type": "infinitehip", "far_position": "exact", "kv_dtype": "int8"},
 ]

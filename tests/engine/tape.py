@@ -1,17 +1,22 @@
 """A CUDA graph without a GPU: what PyTorch computed is put on tape and computed again.
 
 As with a graph, nothing of Python runs again, results come to the tensors that they came to first,
-and what would make the host wait for the device is refused.
+and what would make the host wait for the device is refused. Triton kernels that are interpreted are
+launched again, with the arguments that they had.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten
 
 # `lift_fresh` is what `torch.tensor` calls: a copy from memory that is not pinned.
@@ -30,6 +35,7 @@ class Tape(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
+        self.launches = 0  # of Triton kernels
         self.calls: list[tuple[Callable[..., Any], Any, Any, list[tuple[int, Tensor]]]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -67,6 +73,26 @@ def record(run: Callable[[], None]) -> Callable[[], None]:
     """Like `infllm.engine.decode.decoder.record_cuda`."""
     run()
     tape = Tape()
-    with tape:
+    with launches_to(tape), tape:
         run()
     return tape.replay
+
+
+@contextmanager
+def launches_to(tape: Tape) -> Iterator[None]:
+    """Launches of interpreted kernels are put on tape, and not what the interpreter does."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        yield
+        return
+    from triton.runtime.interpreter import GridExecutor
+
+    launch = GridExecutor.__call__
+
+    def taped(executor: Any, *args: Any, **kwargs: Any) -> None:
+        with _disable_current_modes():
+            launch(executor, *args, **kwargs)
+        tape.launches += 1
+        tape.calls.append((partial(launch, executor), args, kwargs, []))
+
+    with patch.object(GridExecutor, "__call__", taped):
+        yield

@@ -10,7 +10,8 @@ import torch
 
 from infllm.engine import Session
 from infllm.engine.decode import Decoder, decoder
-from infllm.engine.policies import InfLLM
+from infllm.engine.policies import FastInfLLM, InfLLM
+from infllm.engine.units.block_cache import BlockCache
 from tests.engine import tape
 from tests.engine.served import VARIANTS, Served, assert_same_state, serve
 from tests.engine.tiny_models import SERVED, ids
@@ -54,7 +55,7 @@ def assert_same_steps(served: Served, answer: list[int] = ANSWER, **overrides: A
 
 @pytest.mark.parametrize(
     "overrides",
-    [{}, *[v for v in VARIANTS if v != {"unit_score": "keys"} and "type" not in v],
+    [{}, *[v for v in VARIANTS if "unit_score" not in v and "type" not in v],
      {"keep_units": True}, {"repr_score": "dot", "far_position": "exact", "perhead": True},
      {"cache_strategy": "fifo"}],
     ids=str,
@@ -162,6 +163,7 @@ def test_what_cannot_be_recorded_is_computed_step_by_step(recorded: Served) -> N
     "overrides",
     [
         {"unit_score": "keys"},
+        {"unit_score": "moments"},
         {"cache_strategy": "lru-s"},
         {"type": "origin"},
         {"topk": 100},
@@ -262,3 +264,35 @@ def test_bytes_are_counted_once(recorded: Served) -> None:
     grown = session.stats.device_bytes - before
     # A token more of keys, values and scores, perhaps a unit cut from it; index rows are in use.
     assert abs(grown - len(session.policies) * rotated) <= 12 * per_token * len(session.policies)
+
+
+def test_a_step_that_computed_no_numbers_brings_no_unit_that_is_none(recorded: Served) -> None:
+    """What lies in a slot before a unit comes may be anything, and so may what comes of it."""
+    plain, replayed = (read(recorded) for _ in range(2))
+    record, recorded.engine.record = recorded.engine.record, None
+    want = plain.score(ANSWER, step=True)
+    recorded.engine.record = record
+    for policy in replayed.policies.values():
+        assert policy.units is not None
+        policy.units.slots.fill_(-float("nan"))
+        policy.units.cache = BlockCache(len(policy.units.slots))  # which knows of no unit there
+    got = replayed.score(ANSWER, step=True)
+    assert replayed.replays_steps
+    torch.testing.assert_close(got, want, atol=CLOSE * float(want.abs().max()), rtol=0)
+    for policy in replayed.policies.values():
+        assert policy.units is not None
+        names = {view.slab.number: view.count for view in policy.units.views}
+        assert all(row < names[slab] for (slab, row, _), _ in policy.units.cache.slots())
+
+
+def test_units_beyond_the_last_are_not_brought(recorded: Served) -> None:
+    session = read(recorded)
+    session.score(ANSWER[:4], step=True)
+    policy = session.policies[0]
+    assert isinstance(policy, FastInfLLM)
+    assert policy.units is not None
+    before = dict(policy.units.cache.slots())
+    policy.bring([1, policy.units.n, policy.units.n + 3, *[0] * (policy.n_asked - 3)])
+    names = {view.slab.number: view.count for view in policy.units.views}
+    new = {key for key, _ in policy.units.cache.slots()} - set(before)
+    assert all(row < names[slab] for slab, row, _ in new)

@@ -22,7 +22,7 @@ SETTINGS = {
 def test_same_logits_as_without(extra: dict[str, object]) -> None:
     tokens = ids(150)
     with attach(build("llama", {}), config=SETTINGS) as engine:
-        plain = engine.session(overrides=extra)
+        plain = engine.session(overrides={"unit_score": "representatives", **extra})
         faiss = engine.session(overrides={"faiss": True, **extra})
         for session in (plain, faiss):
             session.read(tokens[:100])

@@ -361,7 +361,7 @@ def test_the_engine_reads_and_answers_with_it(tmp_path, architecture):
         session = engine.session()
         session.read(engine.tokenizer.encode("the other theory " * 100))
         assert len(list(session.generate(max_new_tokens=4))) >= 1
-        assert engine.config.origins["model.n_local"] == "model's trained length"
+        assert engine.config.origins["model.n_local"] == "fitted to the model"
         assert engine.config.model.n_local == 256
 
 
@@ -380,3 +380,20 @@ def test_config_says_what_ends_an_answer(tmp_path):
     folder = local_folder(str(path))
     with open(f"{folder}/generation_config.json") as file:
         assert json.load(file)["eos_token_id"] == [2]
+
+
+def test_settings_are_fitted_to_a_model_that_was_not_here_when_they_were_made(
+    tmp_path, monkeypatch
+):
+    from infllm.engine.config import settings
+
+    path = write_gguf(tmp_path / "m.gguf", tiny_model("llama", VOCAB), "llama")
+    here = load_config(str(path))
+    with monkeypatch.context() as patch:
+        patch.setattr(settings, "read_model_config", lambda path: None)
+        config = load_config(str(path))
+    assert (config.model.n_local, config.awaits_model) == (4096, True)
+    with load(config) as engine:
+        assert engine.config.model.n_local == here.model.n_local < 4096
+        assert engine.config.origins["model.n_local"] == "fitted to the model"
+    assert not here.awaits_model

@@ -28,6 +28,8 @@ WAYS: list[dict[str, Any]] = [
     {"chunk_topk_calc": 16},
     {"keep_units": True},
     {"far_position": "exact", "unit_score": "keys"},
+    {"unit_score": "moments", "kv_dtype": "bf16"},
+    {"unit_score": "moments", "repr_heads": "group", "far_position": "exact"},
     *({"kv_dtype": kv} for kv in ("fp32", "bf16", "fp16", "int8", "fp8")),
     *({"type": policy} for policy in POLICIES if policy != "inf-llm"),
     *SIBLINGS,
@@ -71,6 +73,23 @@ def test_faiss_is_built_again(llama: Served, tmp_path: Path) -> None:
     session = read(llama, faiss=True)
     session.save(tmp_path)
     assert_same_answers(session, llama.engine.open(tmp_path, overrides={"faiss": True}))
+
+
+@pytest.mark.parametrize("then", ["representatives", "keys", "moments"])
+def test_units_are_scored_as_when_the_memory_was_read(tmp_path: Path, then: str) -> None:
+    """Whatever the default has become; not where someone chose."""
+    unchosen = {key: x for key, x in SMALL_MEMORY.items() if key != "unit_score"}
+    config = {"model": unchosen, "chunk_size": CHUNK}
+    with attach(build("llama", {}), config=config, check=False) as engine:
+        session = engine.session(overrides={"unit_score": then})
+        session.read(TEXT)
+        session.save(tmp_path)
+        assert_same_answers(session, engine.open(tmp_path))
+        resumed, _ = engine.resume(tmp_path)
+        assert_same_answers(session, resumed)
+        other = "keys" if then == "representatives" else "representatives"
+        with pytest.raises(MemoryFileError, match="unit_score"):
+            engine.open(tmp_path, overrides={"unit_score": other})
 
 
 @pytest.mark.parametrize("n", [0, 1, CHUNK - 1, CHUNK, 2 * CHUNK])
@@ -229,7 +248,7 @@ def test_units_are_safetensors_keys_first(llama: Served, tmp_path: Path) -> None
         )
         for name, stored in (("1.kv", run.kv), ("1.scale", run.scale)):
             assert torch.equal(file.get_tensor(name), torch.cat([stored[:, :, 0], stored[:, :, 1]]))
-        assert torch.equal(file.get_tensor("1.index"), view.slab.index[: view.count])
+        assert torch.equal(file.get_tensor("1.index"), view.slab.index.rows(0, view.count))
     with safe_open(tmp_path / read_manifest(tmp_path).state, "pt") as file:
         assert file.get_tensor("pending").tolist() == TEXT[-6:]
 

@@ -64,6 +64,7 @@ def memories(draw: st.DrawFn) -> ModelConfig:
         perhead=draw(st.booleans()), max_cached_block=draw(st.integers(5, 9)),
         chunk_topk_calc=draw(st.none() | st.integers(exc, 4 * exc)),
         cache_strategy=draw(st.sampled_from(["lru", "fifo", "lru-s"])),
+        unit_score="representatives",
     )  # fmt: skip
 
 

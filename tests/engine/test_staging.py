@@ -5,7 +5,11 @@ A device is played by copies that are done only when they are waited for.
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from threading import Event
 from typing import Any
 
 import pytest
@@ -14,11 +18,12 @@ from torch import Tensor
 
 from infllm.engine.attachment import Call, Layer, Rotary
 from infllm.engine.config import ModelConfig
+from infllm.engine.errors import MemoryFileError
 from infllm.engine.policies import FastInfLLM, InfLLM, run_policy
 from infllm.engine.policies.lookup_scores import Lookup
 from infllm.engine.policies.representatives import Cut
 from infllm.engine.units import store as units_module
-from infllm.engine.units.staging import Staging
+from infllm.engine.units.staging import Staging, Threads, with_huge_pages
 from infllm.kernels.rotate import Rope
 from tests.engine.served import SMALL_MEMORY, Served, serve
 from tests.engine.tiny_models import ids
@@ -59,6 +64,39 @@ class LateStaging(Staging):
         self.downloads = [kept for kept in self.downloads if kept[2] is not owner]
 
 
+class ThreadedStaging(LateStaging):
+    """Copies by the threads that a GPU's are done by, each of which takes its time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads = Threads()
+        self.slow = random.Random(0)
+
+    def upload_later(
+        self, gather: Callable[[], Sequence[Tensor]], put: Callable[..., object]
+    ) -> Future[int]:
+        def run() -> int:
+            time.sleep(self.slow.random() / 500)
+            return self.upload(gather(), put)
+
+        return self.threads.up(run)
+
+    def wait(self, mark: int | Future[int]) -> None:
+        super().wait(mark.result() if isinstance(mark, Future) else mark)
+
+    def download(self, source: Tensor, target: Tensor, owner: object) -> None:
+        source = source.clone()
+
+        def finish() -> None:
+            time.sleep(self.slow.random() / 500)
+            target.copy_(source)
+
+        self.threads.down(finish, owner)
+
+    def settle(self, owner: object) -> None:
+        self.threads.settle(owner)
+
+
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> LateStaging:
     staging = LateStaging()
@@ -92,10 +130,10 @@ def test_late_copies_change_no_bit(
     served = serve("llama", variant)
     try:
         want = outputs(served, llama_chunk)
-        staging = LateStaging()
-        monkeypatch.setattr(units_module, "make_staging", lambda device: staging)
-        assert torch.equal(outputs(served, llama_chunk), want)
-        assert not staging.uploads  # all that was asked for was waited for
+        for staging in (LateStaging(), ThreadedStaging()):
+            monkeypatch.setattr(units_module, "make_staging", lambda device, s=staging: s)
+            assert torch.equal(outputs(served, llama_chunk), want)
+            assert not staging.uploads  # all that was asked for was waited for
     finally:
         served.engine.close()
 
@@ -190,6 +228,83 @@ def test_blocks_attended_together_are_as_one_by_one(
     assert torch.equal(*vectors)
 
 
+# ---- threads ------------------------------------------------------------------------------------
+
+
+def test_what_a_thread_raises_is_raised_where_it_is_waited_for() -> None:
+    threads, owner, done = Threads(), object(), []
+
+    def fails() -> None:
+        raise OSError("no such row")
+
+    mark = threads.up(fails)
+    threads.up(lambda: done.append("up")).result()  # the next piece is done all the same
+    with pytest.raises(OSError, match="no such row"):
+        mark.result()
+    threads.down(lambda: done.append("down"), owner)
+    threads.down(fails, owner)
+    with pytest.raises(OSError, match="no such row"):
+        threads.settle(owner)
+    assert done == ["up", "down"]
+
+
+def test_settling_waits_for_one_owner_alone() -> None:
+    threads, first, second = Threads(), object(), object()
+    free, done = Event(), []
+    threads.down(lambda: done.append(1), first)
+    threads.down(lambda: free.wait(10) and done.append(2), second)
+    threads.settle(first)
+    assert done == [1]
+    free.set()
+    threads.settle(second)
+    assert done == [1, 2]
+    threads.settle(first)
+
+
+def test_a_damaged_unit_is_refused_where_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    staging = ThreadedStaging()
+    monkeypatch.setattr(units_module, "make_staging", lambda device: staging)
+    policy = FastInfLLM(ModelConfig(**SMALL_MEMORY, kv_dtype="fp32"), layer())
+    q, k, v = (torch.randn(1, heads, 80, 16) for heads in (4, 2, 2))
+    for start in (0, 80):
+        run_policy(policy, q, k, v, Call(start, start), 0.25)
+    assert policy.units is not None
+
+    class Damaged:
+        def check(self, row: int) -> None:
+            raise MemoryFileError("damaged", f"row {row}")
+
+    for run in policy.units.views[0].slab.runs:
+        run.seal = Damaged()  # type: ignore[assignment]
+    with pytest.raises(MemoryFileError):
+        run_policy(policy, q, k, v, Call(160, 160), 0.25)
+
+
+def test_huge_pages_are_asked_for_where_there_is_room() -> None:
+    """It holds what is written, whether the system gives them or not."""
+    for n in (1, 2**21, 5 * 2**21 + 3):
+        memory = with_huge_pages(torch.empty(n, dtype=torch.uint8))
+        memory.fill_(7)
+        assert int(memory.sum()) == 7 * n
+
+
+def test_units_are_gathered_from_all_runs_of_all_slabs() -> None:
+    """Whatever lies between those that are asked for, and each once."""
+    store = units_module.UnitStore(ModelConfig(**SMALL_MEMORY, kv_dtype="fp32"), layer(), 1)
+    g = torch.Generator().manual_seed(0)
+    kv = torch.randn(2, 1, 2, 300, 4, 16, generator=g)
+    for first in range(0, 300, 60):
+        some = slice(first, first + 60)
+        store.append(kv[0][:, :, some], kv[1][:, :, some], torch.zeros(1, 4, 60, 16))
+    assert len(store.views) == 3
+    slab = store.views[1].slab
+    rows = slab.runs[0]
+    slab.runs = [rows.part(0, 40), rows.part(40, 128)]  # as a file and memory behind it
+    for units in ([0], [63, 64], [5, 70, 103, 104, 105, 191, 192, 299], list(range(300)), []):
+        (got,) = store.gather(units)
+        assert torch.equal(got, kv[:, 0][:, :, units].permute(2, 0, 1, 3, 4))
+
+
 # ---- the host does not wait ---------------------------------------------------------------------
 
 WAITS = (
@@ -255,9 +370,11 @@ def test_parts_at_exact_positions_share_one_tensor_of_queries(
     policy.begin(q, k, v, Call(80, 80))
     start, stop = policy.spans(80)[0]
     assert (stop - start > policy.query_block) == (staging is LateStaging)
-    near, *far = policy.parts(start, stop)
-    assert len(far) == 3  # initial tokens, units, and what waits to become one
-    assert all(part.q is near.q for part in far)
+    parts = policy.parts(start, stop)
+    # Near keys are attended already, or the first; initial tokens, units, what waits to become one.
+    assert (policy.before(start, stop) is None) == (staging is Staging)
+    assert len(parts) == (3 if staging is LateStaging else 4)
+    assert all(part.q is parts[0].q for part in parts)
 
 
 def layer() -> Layer:

@@ -46,6 +46,7 @@ def test_device_memory_is_flat_over_a_long_run(cuda, score: str) -> None:
     assert peaks[1] - peaks[0] <= kept[1] - kept[0] + slab + scores
 
 
+@pytest.mark.slow
 def test_compute_sanitizer_finds_no_bad_access(cuda) -> None:
     tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if not Path(tool).exists():
@@ -54,7 +55,7 @@ def test_compute_sanitizer_finds_no_bad_access(cuda) -> None:
         [tool, "--tool", "memcheck", "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q",
          "-p", "no:cacheprovider", "tests/gpu/test_kernels.py", "-k",
          "bf16 and (window or unit or rotation or codes)"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=900,
     )  # fmt: skip
     if "not supported" in done.stdout + done.stderr:
         pytest.skip("compute-sanitizer does not work on this machine")

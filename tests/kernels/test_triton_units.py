@@ -13,7 +13,8 @@ from infllm.kernels.partial_attention import Band, Part
 from infllm.kernels.quantize import quantize
 from infllm.kernels.rotate import Rope
 from infllm.kernels.triton.unit_mass import dense_lse, unit_lse
-from infllm.kernels.triton.unit_topk import top_units, unit_scores
+from infllm.kernels.triton.unit_topk import slab_scores, top_places, top_units, unit_scores
+from infllm.kernels.unit_topk import Slabs
 from tests.kernels.parts import generator, normal, rms_error
 
 
@@ -94,3 +95,40 @@ def test_dense_lse(sink: bool) -> None:
     logits = normal(4, seed=9) if sink else None
     got = dense_lse(parts, 0.25, 5.0, logits)
     assert rms_error(got, mass_reference.dense_lse(parts, 0.25, 5.0, logits)) < 1e-6
+
+
+@pytest.mark.parametrize("sizes", [[5], [64, 128], [64, 7, 130, 64]])
+@pytest.mark.parametrize("per_head", [False, True])
+@pytest.mark.parametrize("limit", [None, 60])
+def test_scores_of_several_slabs(sizes: list[int], per_head: bool, limit: int | None) -> None:
+    """One behind the other, each where it happens to lie; a block sees those made before it."""
+    query = normal(1, 3, 2, 64)
+    slabs = Slabs([normal(n, 1, 2, 64, seed=n + i) for i, n in enumerate(sizes)])
+    n = sum(sizes)
+    most = None if limit is None else torch.tensor([limit])
+    how = {"limit": most, "growth": 2, "per_head": per_head}
+    got = slab_scores(query, slabs, n - 5, **how)
+    want = reference.slab_scores(query, slabs, n - 5, **how)
+    assert got.shape == want.shape
+    hidden = want.isneginf()
+    assert torch.equal(got.isneginf(), hidden)
+    assert rms_error(got[~hidden], want[~hidden]) < 1e-6
+    dense = torch.cat(list(slabs.runs)).transpose(0, 1)
+    alone = reference.unit_scores(query, dense, per_head=per_head)
+    assert rms_error(got[~hidden], alone[~hidden]) < 1e-6
+    for e in range(3):
+        seen = n - 5 + 2 * e if limit is None else min(limit, n - 5 + 2 * e)
+        assert torch.equal(hidden[0, e, 0], torch.arange(n) >= seen)
+
+
+@given(n=st.integers(9, 70), k=st.integers(1, 8), seed=st.integers(0, 1000))
+def test_top_units_and_their_places(n: int, k: int, seed: int) -> None:
+    scores = torch.randn(1, 1, n, generator=generator(seed))
+    places = torch.randint(-1 if seed % 2 else 0, 5, (n,), generator=generator(seed))
+    answers = []
+    for version in (top_places, reference.top_places):
+        told = torch.full((1 + k,), 77)
+        answers.append((*version(scores, k, places, told), told))
+    for got, want in zip(*answers, strict=True):
+        assert torch.equal(got, want)
+    assert torch.equal(answers[0][0], reference.top_units(scores, k))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infllm import presets
-from infllm.engine.config import load_config
+from infllm.engine.config import fit_to_model, load_config
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = Path("no/such/file.yaml")
@@ -31,6 +31,12 @@ def test_pocket_is_first_and_the_promised_models_are_there():
         "smollm3-3b",
         "vicuna-7b-v1.5",
         "minicpm-2b",
+        "smollm2-135m-instruct",
+        "smollm2-360m-instruct",
+        "smollm2-1.7b-instruct",
+        "qwen2.5-coder-0.5b-instruct",
+        "gemma-3-270m",
+        "gemma-3-270m-it",
     ):
         assert family in names
 
@@ -44,6 +50,26 @@ def test_a_preset_needs_no_adjustment_and_says_what_it_is(name: str):
     assert config.description
     assert config.license
     assert config.chunk_size % config.model.exc_block_size == 0
+
+
+PUBLISHED = {"llama-3-8b-instruct", "qwen1.5-7b-chat", "vicuna-7b-v1.5", "minicpm-2b"}
+PUBLISHED |= {"mistral-7b-instruct-v0.2", "mistral-7b-instruct-v0.2-12k"}
+
+
+@pytest.mark.parametrize("name", sorted({*presets.names()} - PUBLISHED - {"pocket"}))
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_file_of_the_same_model_gets_what_its_preset_gets(name: str, device: str):
+    spec = {
+        "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14,
+        "num_key_value_heads": 2, "intermediate_size": 4864, "max_position_embeddings": 32768,
+    }  # fmt: skip
+    found = []
+    for source in (name, {"model": {"path": "org/some-model"}}):
+        config = load_config(source, environ={}, project=NOWHERE, user=NOWHERE)
+        flat = fit_to_model(config, spec, device).flat()
+        told = ("model.path", "description", "license", "conv_type")
+        found.append({key: value for key, value in flat.items() if key not in told})
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("name", presets.names())

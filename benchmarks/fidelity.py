@@ -1,0 +1,315 @@
+"""What the memory costs a model: answers with a memory policy beside those of full attention.
+
+One document at a time: read once for each way of reading, asked on forks in each way of asking.
+Each result is a JSON line on the disk before the next; the same command goes on where it stopped.
+
+    python benchmarks/fidelity.py --model PATH --corpus DIR --output fidelity.jsonl \\
+        --tasks facts,ruler,local --len 2K,6K --methods origin,published,keys
+
+A method is a name below, or NAME:KEY=VALUE,... on top of inf-llm; behind a slash stand settings
+that only the questions have (`keys64:/unit_score=keys,topk=64`), so that the document is read once
+for all that read alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from common import environment
+from fidelity_facts import plant
+
+from infllm.cli.bench.metrics import score
+from infllm.cli.bench.prompts import encode_sample, fitted_sources
+from infllm.cli.bench.sample import BadSample
+from infllm.cli.bench.source import Source
+from infllm.cli.bench.statistics import mean_score
+from infllm.cli.bench.suites import find_tasks
+from infllm.cli.options import Sampling
+from infllm.cli.tasks.answer import generate_answer
+from infllm.cli.tasks.lengths import parse_length
+from infllm.engine import load
+from infllm.engine.text import build_prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from infllm.engine import Engine, Session
+
+# Attended alike by all: 64 initial tokens, a window of 1,024, 8 units of 64.
+BASE = "n_init=64,n_local=1024,block_size=64,topk=8,exc_block_size=512,chunk_size=2048"
+METHODS = {
+    "origin": "type=origin",
+    "window": "type=stream-lm",
+    "published": "unit_score=representatives",
+    "published-dot": "unit_score=representatives,repr_score=dot",
+    "keys": "unit_score=representatives/unit_score=keys",
+}
+SUITES = {
+    "ruler": "ruler:niah_single_1,niah_single_2,niah_multikey_1,niah_multikey_2,"
+    "niah_multivalue,niah_multiquery",
+    "local": "local:passkey,kv",
+}
+BOOKS = "emma,walden-and-on-the-duty-of-civil-disobedience,lord-jim,the-moonstone"
+ANSWER_TOKENS = 24
+QUESTIONS = Path(__file__).with_name("fidelity_questions.json")
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a document is read and how it is asked, in settings that differ from the base."""
+
+    name: str
+    reading: dict[str, Any]
+    asking: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question: its ids behind the document's, and whether an answer is right, 0 to 1."""
+
+    name: str
+    tail: list[int]
+    score: Callable[[str], float]
+    answer_tokens: int = ANSWER_TOKENS
+
+
+@dataclass(frozen=True)
+class Paper:
+    """One document with its questions, as ids."""
+
+    task: str
+    length: int
+    number: int
+    ids: list[int]  # with the prompt's head
+    questions: list[Asked]
+
+
+def method(spec: str) -> Method:
+    name, _, given = spec.partition(":")
+    settings = given if given else METHODS[name]
+    reading, _, asking = settings.partition("/")
+    return Method(name, settings_of(reading), settings_of(asking))
+
+
+def settings_of(text: str) -> dict[str, Any]:
+    pairs = (part.partition("=") for part in text.split(",") if part)
+    return {key: yaml.safe_load(value) for key, _, value in pairs}
+
+
+# ---- documents ------------------------------------------------------------------------------
+
+
+def papers(engine: Engine, args: argparse.Namespace, task: str, length: int) -> Iterator[Paper]:
+    if task == "facts":
+        yield from _with_facts(engine, args, length)
+    elif task == "questions":
+        yield from _as_they_stand(engine, args, length)
+    else:
+        yield from _of_suites(engine, args, SUITES[task], length)
+
+
+def _with_facts(engine: Engine, args: argparse.Namespace, length: int) -> Iterator[Paper]:
+    books = [args.corpus / f"{name}.txt" for name in args.books.split(",")]
+    tokenizer, config = engine.tokenizer, engine.config
+    for number in range(args.documents):
+        book = books[number % len(books)]
+        planted = plant(tokenizer, book, length, number, args.facts)
+        prompts = [build_prompt(tokenizer, config, "ask", question=f.question)
+                   for f in planted.facts]  # fmt: skip
+        questions = [
+            Asked(f.kind, prompt.tail_ids, lambda answer, f=f: float(f.is_right(answer)))
+            for f, prompt in zip(planted.facts, prompts, strict=True)
+        ]
+        yield Paper("facts", length, number, [*prompts[0].head_ids, *planted.ids], questions)
+
+
+def _of_suites(
+    engine: Engine, args: argparse.Namespace, names: str, length: int
+) -> Iterator[Paper]:
+    haystack = args.corpus / f"{args.books.split(',')[0]}.txt"
+    source = Source(lengths=[length], count=args.samples, haystack=haystack)
+    sources = fitted_sources(source, engine.tokenizer, engine.config)
+    for task in find_tasks(names):
+        for number, sample in enumerate(task.samples(sources[task.chat])):
+            if isinstance(sample, BadSample):
+                continue
+            encoded = encode_sample(engine.tokenizer, engine.config, sample, task.chat)
+            asked = [
+                Asked(
+                    task.name, tail, lambda answer, turn=turn, task=task: score(task, turn, answer),
+                    task.answer_tokens,
+                )
+                for tail, turn in zip(encoded.tails, sample.turns, strict=True)
+            ]  # fmt: skip
+            yield Paper(task.id, length, number, [*encoded.head, *encoded.context], asked)
+
+
+def _as_they_stand(engine: Engine, args: argparse.Namespace, length: int) -> Iterator[Paper]:
+    from fidelity_questions import stretches
+
+    tokenizer, config = engine.tokenizer, engine.config
+    for number, stretch in enumerate(stretches(tokenizer, QUESTIONS, args.corpus, length)):
+        if number == args.documents:
+            return
+        prompts = [build_prompt(tokenizer, config, "ask", question=q.question)
+                   for q in stretch.questions]  # fmt: skip
+        asked = [
+            Asked(stretch.book, prompt.tail_ids, lambda answer, q=q: float(q.is_right(answer)))
+            for q, prompt in zip(stretch.questions, prompts, strict=True)
+        ]
+        yield Paper("questions", length, number, [*prompts[0].head_ids, *stretch.ids], asked)
+
+
+# ---- one document, all methods --------------------------------------------------------------
+
+
+def examine(
+    engine: Engine, paper: Paper, methods: list[Method], base: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """A row for each method. Those that read alike share one reading."""
+    alike: dict[str, list[Method]] = defaultdict(list)
+    for each in methods:
+        alike[json.dumps(each.reading, sort_keys=True)].append(each)
+    for some in alike.values():
+        session, seconds = _read(engine, paper, {**base, **some[0].reading})
+        for each in some:
+            yield {**_ask(engine, session, paper, each), "seconds_reading": seconds}
+
+
+def _read(engine: Engine, paper: Paper, settings: Mapping[str, Any]) -> tuple[Session, float]:
+    began = time.process_time()
+    session = engine.session(overrides=settings)
+    session.read(paper.ids)
+    session.end()
+    return session, round(time.process_time() - began, 2)
+
+
+def _ask(engine: Engine, session: Session, paper: Paper, how: Method) -> dict[str, Any]:
+    answers, scores = [], []
+    sampling, attended, tokens = Sampling(max_new_tokens=ANSWER_TOKENS), 0, 0
+    began = time.process_time()
+    for question in paper.questions:
+        fork = asked_otherwise(session, how.asking)
+        fork.read(question.tail)
+        sampling = Sampling(max_new_tokens=question.answer_tokens)
+        answer = generate_answer(fork, engine.tokenizer, sampling)
+        answers.append(answer.text)
+        scores.append(question.score(answer.text))
+        tokens += answer.tokens
+        attended = max(attended, attended_by_step(fork))
+    return {
+        "task": paper.task, "length": paper.length, "number": paper.number, "method": how.name,
+        "tokens": len(paper.ids), "scores": scores, "answers": answers, "attended": attended,
+        "kinds": [q.name for q in paper.questions],
+        "seconds_answering": round(time.process_time() - began, 2), "answer_tokens": tokens,
+    }  # fmt: skip
+
+
+def asked_otherwise(session: Session, asking: Mapping[str, Any]) -> Session:
+    """A fork whose lookups follow other settings than those that it was read with."""
+    fork = session.fork()
+    if asking:
+        fork.config = fork.config.model_copy(update=asking)
+        for policy in fork.policies.values():
+            policy.config = fork.config
+    return fork
+
+
+def attended_by_step(session: Session) -> int:
+    """Keys that a decode step attends, in the layer that attends most."""
+    most = 0
+    for policy in session.policies.values():
+        seen = sum(stop - start for start, stop in policy.in_sight())
+        if policy.config.type == "inf-llm":
+            seen += policy.config.topk * policy.config.block_size
+        most = max(most, seen)
+    return most
+
+
+# ---- the run --------------------------------------------------------------------------------
+
+
+def key_of(row: Mapping[str, Any]) -> str:
+    return json.dumps([row["task"], row["length"], row["number"], row["method"]])
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Scores by method, task and length, intervals by bootstrap over documents."""
+    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["task"].partition(":")[0], row["length"], row["method"]].append(row)
+    lines = [f"{'task':10} {'length':>7} {'method':20} {'right %':>7} {'95%':>13} {'asked':>5} "
+             f"{'attended':>8} {'read s':>7} {'ask s':>7}"]  # fmt: skip
+    for (task, length, name), some in sorted(groups.items(), key=lambda x: x[0][:2]):
+        mean = mean_score([sum(r["scores"]) / len(r["scores"]) for r in some])
+        asked = sum(len(r["scores"]) for r in some)
+        lines.append(
+            f"{task:10} {length:7} {name:20} {100 * mean.mean:7.1f} "
+            f"{100 * mean.low:5.1f} - {100 * mean.high:5.1f} {asked:5} "
+            f"{max(r['attended'] for r in some):8} "
+            f"{sum(r['seconds_reading'] for r in some) / len(some):7.1f} "
+            f"{sum(r['seconds_answering'] for r in some) / asked:7.2f}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="a preset, a folder or a GGUF file")
+    parser.add_argument("--corpus", type=Path, required=True, help="folder of books as text")
+    parser.add_argument("--output", type=Path, required=True, help="JSON lines; goes on if there")
+    parser.add_argument("--tasks", default="facts", help="facts, ruler, local, questions")
+    parser.add_argument("--len", default="2K,6K", dest="lengths")
+    parser.add_argument("--methods", default="origin published keys", help="by blanks")
+    parser.add_argument("--base", default=BASE, help="settings of all methods")
+    parser.add_argument("--documents", type=int, default=8, help="of facts and questions")
+    parser.add_argument("--facts", type=int, default=5, help="a document, at most 8")
+    parser.add_argument("--samples", type=int, default=2, help="of each task of a suite")
+    parser.add_argument("--books", default=BOOKS)
+    args = parser.parse_args()
+    if not 1 <= args.facts <= 8:
+        parser.error("--facts: 1 to 8")
+    methods = [method(spec) for spec in args.methods.split()]
+    rows = []
+    if args.output.exists():
+        rows = [json.loads(line) for line in args.output.read_text().splitlines()]
+        rows = [row for row in rows if "method" in row]
+    done = {key_of(row) for row in rows}
+    engine = load(args.model)
+    base = settings_of(args.base)
+    with args.output.open("a") as out:
+        if not rows:
+            print(json.dumps({**environment(), "model": Path(args.model).name}), file=out)
+        for length in map(parse_length, args.lengths.split(",")):
+            for task in args.tasks.split(","):
+                for paper in papers(engine, args, task, length):
+                    about = {"task": paper.task, "length": length, "number": paper.number}
+                    left = [m for m in methods if key_of({**about, "method": m.name}) not in done]
+                    for row in examine(engine, paper, left, base):
+                        rows.append(row)
+                        print(json.dumps(row), file=out, flush=True)
+                        print(_line(row), file=sys.stderr, flush=True)
+    print(table(rows))
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    right = sum(row["scores"])
+    return (
+        f"{row['task']} {row['length']} #{row['number']} {row['method']}: {right:g} of "
+        f"{len(row['scores'])}, read {row['seconds_reading']} s, asked {row['seconds_answering']} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Lookup by keys: the attention mass that units would receive, of all or of the likeliest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from infllm.engine.units.slab import raw
+from infllm.kernels.quantize import storage_dtype
+from infllm.kernels.unit_mass import log_mass, unit_lse
+from infllm.kernels.unit_moments import moment_mass
+from infllm.kernels.unit_topk import top_units
+
+if TYPE_CHECKING:
+    from infllm.engine.attachment import Softmax
+    from infllm.engine.units.store import UnitStore
+    from infllm.kernels.rotate import Rope
+
+LSE_VALUES = 2**24  # float32, of all units for some queries, held at once by a lookup by keys
+CANDIDATES = 2**14  # tokens of the units whose keys are read: all of a shorter text
+OF_TOPK = 8  # and of so many times the units that are chosen at least
+
+
+def key_masses(
+    store: UnitStore, q: Tensor, beside: Tensor, n: int, softmax: Softmax, groups: int,
+    rope: Rope | None = None, first: int = 0,
+) -> Tensor:  # fmt: skip
+    """Log of the attention mass that all keys of the first n units would receive.
+
+    q [B, H, T, D], rotated; beside [B, H, T], logsumexp of all else that it sees. With `rope`,
+    the keys are rotated, the first unit's first key at `first`. float32 [B, groups, n], see
+    `log_mass`. The keys stay where they are: on a GPU the queries come to the host.
+    """
+    host = torch.device("cpu")
+    q, beside = q.to(host), beside.to(host)
+    if rope is not None:
+        rope = replace(rope, freq=rope.freq.to(host))
+    b, h, _, _ = q.shape
+    size = max(1, LSE_VALUES // (b * h * n))  # queries at once
+    total: Tensor | None = None
+    for some, others in zip(q.split(size, dim=2), beside.split(size, dim=2), strict=True):
+        lse = _lse(store, some, n, softmax, rope, first)
+        mass = log_mass(lse, others, groups)
+        total = mass if total is None else torch.logaddexp(total, mass)
+    assert total is not None
+    return total.to(store.device)
+
+
+def _lse(
+    store: UnitStore, q: Tensor, n: int, softmax: Softmax, rope: Rope | None, first: int
+) -> Tensor:
+    """float32 [B, H, T, n]: logsumexp over the keys of each of the first n units."""
+    out = q.new_empty(*q.shape[:3], n, dtype=torch.float32)
+    for view in store.views:
+        runs = view.runs(0, n)
+        if not runs:
+            break
+        for run in runs:
+            if run.seal is not None:
+                run.seal.check_keys()
+        scales = [run.scale[:, :, 0] for run in runs if run.scale is not None]
+        out[..., view.first : min(view.first + view.count, n)] = unit_lse(
+            q,
+            [run.kv[:, :, 0] for run in runs],
+            scales or None,
+            softmax.scale,
+            softmax.softcap,
+            rope,
+            first + view.first * store.block_size,
+        )
+        store.release(runs)
+    return out
+
+
+# ---- by moments --------------------------------------------------------------------------------
+
+
+def n_candidates(store: UnitStore) -> int:
+    """Units of a lookup whose keys are all read."""
+    return max(CANDIDATES // store.block_size, OF_TOPK * store.most)
+
+
+def moment_masses(
+    store: UnitStore, q: Tensor, beside: Tensor, n: int, softmax: Softmax, groups: int
+) -> Tensor:
+    """As `key_masses`, where no other units were than the candidates among the first n;
+    the others score minus infinity.
+
+    Candidates are the units that would receive most by `moment_mass`, of all heads. Where all are
+    candidates this is `key_masses`.
+    """
+    m = n_candidates(store)
+    if n <= m:
+        return key_masses(store, q, beside, n, softmax, groups)
+    runs = [
+        (view.slab.index, min(view.count, n - view.first) * store.parts)
+        for view in store.views
+        if view.first < n
+    ]
+    rough = moment_mass(
+        q, beside, [x.means[:, :, :rows] for x, rows in runs],
+        [x.variances[:, :, :rows] for x, rows in runs], store.block_size, softmax.scale,
+        softmax.softcap, store.centre,
+    )  # fmt: skip
+    chosen = top_units(rough, m)  # int64 [B, m]
+    lse = beside.new_empty(*q.shape[:3], m)
+    for b, units in enumerate(chosen.tolist()):
+        codes, scale = _gather_keys(store, units, b)
+        mine = q[b : b + 1].to(codes.device)  # on a GPU the queries come to the host
+        scales = None if scale is None else [scale]
+        lse[b : b + 1] = unit_lse(mine, [codes], scales, softmax.scale, softmax.softcap)
+    mass = log_mass(lse, beside, groups)
+    out = mass.new_full((*mass.shape[:2], n), float("-inf"))
+    return out.scatter_(-1, chosen[:, None].expand_as(mass), mass)
+
+
+def _gather_keys(store: UnitStore, units: list[int], b: int) -> tuple[Tensor, Tensor | None]:
+    """Host copies of the keys of `units` (ascending) of sequence b: codes [n, 1, Hkv, block_size,
+    D] and, for int8 and fp8, scales [n, 1, Hkv, block_size, 1]."""
+    codes, scales = [], []
+    for slab, run, rows in store.places(units):
+        store.staging.settle(slab)
+        if run.seal is not None:
+            for row in rows:
+                run.seal.check(row)
+        picked = torch.tensor(rows)
+        codes.append(raw(run.kv[:, b : b + 1, 0]).index_select(0, picked))
+        if run.scale is not None:
+            scales.append(run.scale[:, b : b + 1, 0].index_select(0, picked))
+    joined = torch.cat(codes).view(storage_dtype(store.kv_dtype))
+    return joined, torch.cat(scales) if scales else None

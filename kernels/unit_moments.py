@@ -1,0 +1,118 @@
+"""Lookup of memory units by moments of their keys: mean and variance of parts of each unit.
+
+Were the products q.k of a query with n keys normally distributed, with mean m and variance s, then
+their logsumexp would be log n + m + s / 2, as long as the largest of n such products is among those
+that count, and log n + m + sqrt(2 s log n) - log n beyond: the random energy model (Derrida, Phys.
+Rev. B 24, 2613, 1981). Both come from the mean and the variance of the keys in each dimension. So
+one key that stands out in a unit raises what is expected of it, which a mean alone would hide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+PARTS = 4  # of a unit at most
+VALUES = 2**24  # float32, of all parts for some queries of a KV head, held at once
+STEP = 2**17  # of those, worked on at once
+
+
+def parts_of(block: int) -> int:
+    """Parts of a unit of `block` keys: as many as may be, all alike."""
+    return next(n for n in range(PARTS, 0, -1) if block % n == 0)
+
+
+def unit_moments(k: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and variances of the parts of units.
+
+    Args:
+        k: keys [..., block, D] of units, any floating dtype.
+
+    Returns:
+        Both float32 [..., parts, D].
+    """
+    part = k.float().unflatten(-2, (parts_of(k.shape[-2]), -1))  # [..., parts, size, D]
+    mean = part.mean(dim=-2)
+    return mean, (part - mean[..., None, :]).square_().mean(dim=-2)
+
+
+def moment_mass(
+    q: Tensor,
+    beside: Tensor,
+    means: Sequence[Tensor],
+    variances: Sequence[Tensor],
+    block: int,
+    scale: float,
+    softcap: float | None = None,
+    centre: Tensor | None = None,
+) -> Tensor:
+    """About the softmax mass of each unit, added up over queries and heads.
+
+    PyTorch only, on the device of the moments, in whose dtype products are taken.
+
+    Args:
+        q: [B, H, T, D], rotated.
+        beside: float32 [B, H, T], joint logsumexp of all else that the queries see.
+        means, variances: runs [B, Hkv, n * parts, D] of N units of `block` keys in all, by
+            `unit_moments`, never copied as a whole.
+        scale, softcap: as in `attend`.
+        centre: [B, Hkv, D], what was taken from the keys before.
+
+    Returns:
+        float32 [B, N].
+    """
+    b, d = q.shape[0], q.shape[3]
+    n_kv, parts = means[0].shape[1], parts_of(block)
+    size = block // parts
+    n = sum(run.shape[2] for run in means)
+    total = q.new_zeros(b, n, dtype=torch.float32)
+    query = (q.float() * scale).reshape(b, n_kv, -1, d)  # [B, Hkv, rows, D]
+    others = beside.float().reshape(b, n_kv, -1, 1)
+    some = max(1, VALUES // n)  # rows at once
+    for i in range(b):
+        for j in range(n_kv):
+            of_head = [
+                (mean[i, j], spread[i, j]) for mean, spread in zip(means, variances, strict=True)
+            ]
+            for rows, rest in zip(query[i, j].split(some), others[i, j].split(some), strict=True):
+                logits = _logits(rows, of_head, n, size)
+                # What is the same for all parts is added to the sums alone, where it may be.
+                shift = rows.new_full((len(rows), 1), math.log(size))
+                if centre is not None:
+                    share = (rows @ centre[i, j].float())[:, None]
+                    if softcap is None:
+                        shift += share
+                    else:
+                        logits += share
+                if softcap is not None:
+                    logits.div_(softcap).tanh_().mul_(softcap)
+                top = logits.amax(dim=-1, keepdim=True)
+                shares = logits.sub_(top).exp_()
+                units = shares.sum(dim=-1, keepdim=True).log_()
+                norm = torch.logaddexp(units, rest - shift - top)
+                total[i] += (norm.neg_().exp_().T @ shares)[0]
+    return total.view(b, -1, parts).sum(dim=-1)
+
+
+def _logits(rows: Tensor, moments: Sequence[tuple[Tensor, Tensor]], n: int, size: int) -> Tensor:
+    """float32 [rows, n]: logsumexp, less log size, of `size` products that are normal.
+
+    A few parts at once: they stay in a CPU's caches between the passes over them.
+    """
+    edge = math.sqrt(2 * math.log(size))  # standard deviations to the largest of them
+    out = torch.empty(len(rows), n, device=rows.device)
+    step = max(1, STEP // len(rows))
+    start = 0
+    for means, variances in moments:
+        x, squares = rows.to(means.dtype), (rows * rows).to(means.dtype)
+        for mean, spread in zip(means.split(step), variances.split(step), strict=True):
+            variance = (squares @ spread.T).float()
+            beyond = variance.sqrt().sub_(edge).clamp_min_(0)
+            variance.addcmul_(beyond, beyond, value=-1)
+            place = out[:, start : start + len(mean)]
+            torch.add(x @ mean.T, variance, alpha=0.5, out=place)
+            start += len(mean)
+    return out

@@ -1,0 +1,57 @@
+"""Interpreted: recorded decode steps by the kernels that a GPU takes, replayed from a tape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from infllm.engine import Session
+from tests.engine import tape
+from tests.engine.served import Served, serve
+from tests.engine.tiny_models import ids
+from tests.kernels.parts import rms_error
+
+TEXT, ANSWER = ids(90), ids(14, seed=5)
+WAYS: list[dict[str, Any]] = [
+    {"repr_score": "dot"},
+    {},
+    {"repr_score": "dot", "repr_heads": "group", "kv_dtype": "int8"},
+    {"repr_score": "dot", "perhead": True},
+    {"far_position": "exact"},
+    {"keep_units": True},
+    {"type": "stream-lm"},
+]
+
+
+def steps(served: Served, overrides: dict[str, Any]) -> tuple[Session, torch.Tensor]:
+    session = served.session(**overrides)
+    session.read(TEXT)
+    session.end()
+    return session, session.score(ANSWER, step=True)
+
+
+@pytest.mark.parametrize("overrides", WAYS, ids=str)
+def test_replayed_launches_give_what_steps_by_pytorch_give(
+    overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serve("llama")
+    try:
+        _, want = steps(served, overrides)
+        tapes: list[tape.Tape] = []
+        plain = tape.Tape.__init__
+
+        def kept(self: tape.Tape) -> None:
+            plain(self)
+            tapes.append(self)
+
+        monkeypatch.setattr(tape.Tape, "__init__", kept)
+        monkeypatch.setenv("INFLLM_KERNELS", "triton")
+        served.engine.record = tape.record
+        session, got = steps(served, overrides)
+        assert session.replays_steps
+        assert tapes[0].launches >= 2 * len(session.policies)
+        assert rms_error(got, want) < 1e-4
+    finally:
+        served.engine.close()
