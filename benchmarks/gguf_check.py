@@ -21,12 +21,12 @@ import re
 import sys
 import sysconfig
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from common import environment
+from llama_cpp import Llama
 
 SECTION = 4000  # characters
 PROMPTS = (
@@ -73,43 +73,6 @@ def mixed_text(files: list[Path], size: int, seed: int = 1) -> str:
         pieces.append(dice.choice(ODDITIES) + dice.choice((" ", "\n", "")))
         pieces.append(" " * dice.randint(1, 40) + dice.choice(("x", "7", "\n", ".")))
     return "".join(pieces)
-
-
-class Llama:
-    """llama.cpp's server over one file, on this machine alone."""
-
-    def __init__(self, path: Path, threads: int) -> None:
-        import xllamacpp
-
-        wanted = xllamacpp.CommonParams()
-        wanted.model.path = str(path)
-        wanted.n_ctx, wanted.n_parallel, wanted.n_gpu_layers = 2048, 1, 0
-        wanted.warmup, wanted.verbosity = False, 0
-        wanted.cache_type_k = wanted.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-        wanted.cpuparams.n_threads = threads
-        self._server = xllamacpp.Server(wanted)
-
-    def _post(self, path: str, content: dict[str, Any]) -> Any:
-        request = urllib.request.Request(
-            self._server.listening_address + path,
-            json.dumps(content).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request) as reply:
-            return json.load(reply)
-
-    def ids(self, text: str) -> list[int]:
-        asked = {"content": text, "add_special": False, "parse_special": False}
-        return self._post("/tokenize", asked)["tokens"]
-
-    def logprobs(self, ids: list[int], vocab: int) -> dict[int, float]:
-        """Of the token after `ids`, for every token."""
-        reply = self._post(
-            "/completion",
-            {"prompt": ids, "n_predict": 1, "n_probs": vocab, "temperature": 0},
-        )
-        found = reply["completion_probabilities"][0]["top_logprobs"]
-        return {one["id"]: one["logprob"] for one in found}
 
 
 def sections(text: str) -> Iterator[str]:

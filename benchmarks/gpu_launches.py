@@ -114,10 +114,11 @@ def with_units(settings: dict[str, Any], units: int) -> FastInfLLM:
 
 def chunk_row(settings: dict[str, Any], units: int, repeats: int) -> dict[str, Any]:
     """A layer and chunk of prefill."""
-    from infllm.kernels.launches import counted
+    from infllm.kernels.launches import PROCESSORS, counted
 
     stands = {"top_units_kernel": chosen_apart}
-    with counted(stands) as counts:
+    few = PROCESSORS // 16  # blocks have a 16th of the queries
+    with counted(stands, processors=few) as counts:
         policy = with_units(settings, units)
         given = tokens(CHUNK)
         counts.clear()
@@ -131,7 +132,7 @@ def chunk_row(settings: dict[str, Any], units: int, repeats: int) -> dict[str, A
         for n in (CHUNK - 8, CHUNK - 3, 77, CHUNK, 33):
             read(policy, n)
         found["compiled_by_other_lengths"] = dict(counts.compiled)
-    with counted(stands, operators=False):
+    with counted(stands, operators=False, processors=few):
         policy = with_units(settings, units)
         given = [tokens(CHUNK) for _ in range(repeats)]
         found["python_ms"] = milliseconds(lambda: read_these(policy, given.pop()), repeats)

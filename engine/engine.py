@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -12,12 +12,17 @@ from torch import Tensor
 
 from infllm.engine.attachment import (
     Attachment,
+    best_form,
     compare,
+    dense_rows,
     expected_logits,
     load_parts,
+    pack_steps,
     refuse_by_config,
+    refuse_packed,
+    rounds_rows,
 )
-from infllm.engine.config import UNCHOSEN, Config, ModelConfig, fit_to_model, load_config
+from infllm.engine.config import LOOKUPS, UNCHOSEN, Config, ModelConfig, fit_to_model, load_config
 from infllm.engine.decode import Record, Recorder
 from infllm.engine.errors import ConfigError, UnsupportedCall
 from infllm.engine.files import (
@@ -70,10 +75,16 @@ class Engine:
         self._guide: Guide | None = None
         plain = base is None and distance_scale == 1.0
         expected = expected_logits(model) if check and plain else None
+        form = config.model.weights
+        refuse_packed(form, self.device, model)
+        self._unpack: Callable[[], None] | None = None
         self.attachment.__enter__()
         try:
             if expected is not None:
-                compare(model, self.session(overrides={"type": "origin"}).score, expected)
+                with dense_rows(model):
+                    compare(model, self.session(overrides={"type": "origin"}).score, expected)
+            if (best_form(model) if form == "auto" else form) == "packed":
+                self._unpack = pack_steps(model)
         except BaseException:
             self.close()
             raise
@@ -97,6 +108,8 @@ class Engine:
 
     def close(self) -> None:
         """Give the model back as it was before."""
+        if self._unpack is not None:
+            self._unpack()
         self.attachment.__exit__()
 
     def session(self, start: int = 0, overrides: Mapping[str, Any] | None = None) -> Session:
@@ -114,9 +127,21 @@ class Engine:
         if overrides:
             config = _resolved(config.with_overrides(overrides), self.dtype)
         backing = Backing(
-            self.attachment, self.recorder, self.eos_ids, self._key, save, self._guide
+            self.attachment,
+            self.recorder,
+            self.eos_ids,
+            self._key,
+            save,
+            self._guide,
+            self.rounds_rows,
         )
         return Session(backing, config.model, config.chunk_size, start)
+
+    @property
+    def rounds_rows(self) -> bool:
+        """Whether a step is no row of a longer pass, since it takes packed weights: what is drafted
+        would change tokens, and is not tried."""
+        return rounds_rows(self.model)
 
     def attention_rows(self, ids: Sequence[int], first: int) -> Tensor:
         """What tokens `first` on of `ids` attend, see `readers.attention_rows`; no session has
@@ -187,18 +212,18 @@ class Engine:
     def _looking_up_as_then(
         self, folder: str | Path, overrides: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        """`overrides`, with how units are scored as a memory has it, unless someone chose that.
+        """`overrides`, with lookups as a memory has them, where nobody chose otherwise.
 
-        So a memory answers as before when the default, or a preset, has become another.
+        So a memory answers as before when a default, or a preset, has become another.
         """
         settings = dict(overrides or {})
-        origin = self.config.origins["model.unit_score"]
-        unchosen = origin in UNCHOSEN or origin.startswith("preset ")
-        if not unchosen or not {"unit_score", "model.unit_score"}.isdisjoint(settings):
-            return settings
-        then = read_manifest(folder).key["settings"].get("model.unit_score")
-        if then is not None:
-            settings["model.unit_score"] = then
+        then = read_manifest(folder).key["settings"]
+        for name in LOOKUPS:
+            key = f"model.{name}"
+            origin = self.config.origins[key]
+            unchosen = origin in UNCHOSEN or origin.startswith("preset ")
+            if key in then and unchosen and settings.keys().isdisjoint({name, key}):
+                settings[key] = then[key]
         return settings
 
     @cached_property

@@ -67,6 +67,14 @@ Device = Annotated[
 Dtype = Annotated[
     str | None, typer.Option("--dtype", metavar="NAME", help="auto, float32, bfloat16 or float16.")
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="FORM",
+        help="On a CPU: full, packed (int8 copies for decode steps), or int8 or int4 alone.",
+    ),
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 Password = Annotated[
     str | None, typer.Option("--password", metavar="TEXT", help="Password of encrypted PDFs.")
@@ -214,6 +222,7 @@ class ModelFlags:
     settings: Settings = None
     device: Device = None
     dtype: Dtype = None
+    weights: Weights = None
     offline: Offline = False
 
     def choice(self, policy: str | None = None) -> EngineChoice:
@@ -223,6 +232,7 @@ class ModelFlags:
             "model.type": policy,
             "model.device": self.device,
             "model.dtype": self.dtype,
+            "model.weights": self.weights,
             "model.path": self.model if self.preset else None,
         }
         overrides.update({key: value for key, value in flags.items() if value is not None})

@@ -30,9 +30,54 @@ def attend_cpu(
     n_logits = b * h * t * sum(part.n_keys for part in parts)
     # A band that is shifted when the kernel runs belongs to recorded steps: one query each.
     shifted = any(part.shift is not None for part in parts)
+    if t == 1 and _plain(parts):
+        return _attend_row(parts, scale, softcap, sink)
     if softcap is not None or shifted or n_logits <= FUSED_LOGITS:
         return _attend_fused(parts, scale, softcap, sink)
     return _attend_flash(parts, scale, sink)
+
+
+# ---- one query -----------------------------------------------------------------------------------
+
+
+def _plain(parts: Sequence[Part]) -> bool:
+    """Whether the parts are dense, with all their keys to be seen."""
+    return all(
+        part.table is None and part.band is None and part.rope is None and part.k_scale is None
+        for part in parts
+    )
+
+
+def _attend_row(
+    parts: Sequence[Part], scale: float, softcap: float | None, sink: Tensor | None
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Logits of all parts side by side, one softmax; keys and values stay where they are."""
+    q = parts[0].q
+    b, h, _, _ = q.shape
+    heads = parts[0].k.shape[1]
+    width = sum(part.n_keys for part in parts) + (sink is not None)
+    logits = torch.empty(b * heads, h // heads, width, dtype=torch.float32)
+    start = 0
+    for part in parts:
+        stop = start + part.n_keys
+        query = part.q.float().reshape(b * heads, h // heads, -1)
+        out, k = logits[:, :, start:stop], part.k.float().flatten(0, 1)
+        torch.baddbmm(out, query, k.transpose(1, 2), beta=0, alpha=scale, out=out)
+        start = stop
+    if softcap is not None:
+        logits.div_(softcap).tanh_().mul_(softcap)
+    if sink is not None:
+        logits.view(b, h, width)[..., -1] = sink.float()
+    weight = torch.softmax(logits, dim=-1)
+    o = torch.zeros(b * heads, h // heads, parts[0].v.shape[-1])
+    masses: list[Tensor | None] = []
+    start = 0
+    for part in parts:
+        share = weight[:, :, start : start + part.n_keys]
+        o.baddbmm_(share, part.v.float().flatten(0, 1))
+        masses.append(share.reshape(b, h, -1) if part.mass else None)
+        start += part.n_keys
+    return o.view(b, h, 1, -1).to(q.dtype), masses
 
 
 # ---- one softmax over the logits of all parts ----------------------------------------------------

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_flatten
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from infllm.kernels.triton import joint_attention, partial_attention
+from infllm.kernels.triton import arguments
 
 # Calls that make the host wait for a device.
 WAITS = ("tolist", "item", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__",
@@ -136,11 +136,14 @@ def uncounted() -> Iterator[None]:
 
 
 @contextmanager
-def counted(stands: dict[str, Stand] | None = None, *, operators: bool = True) -> Iterator[Counts]:
+def counted(
+    stands: dict[str, Stand] | None = None, *, operators: bool = True, processors: int = PROCESSORS
+) -> Iterator[Counts]:
     """Count launches of Triton kernels on tensors of any device, none of which compute anything.
 
     Args:
         stands: by a kernel's name what is done in its place, given its arguments by name.
+        processors: of the device; fewer in proportion where queries are fewer than they stand for.
         operators: count PyTorch's as well, and what makes the host wait; these run.
 
     Not under TRITON_INTERPRET=1, where kernels are no longer Triton's.
@@ -164,8 +167,7 @@ def counted(stands: dict[str, Stand] | None = None, *, operators: bool = True) -
 
     before = driver._active
     with ExitStack() as stack:
-        for module in (joint_attention, partial_attention):
-            stack.enter_context(patch.object(module, "processors", lambda device: PROCESSORS))
+        stack.enter_context(patch.object(arguments, "processors", lambda device: processors))
         stack.callback(driver.set_active, before)
         driver.set_active(_Driver())
         stack.enter_context(patch.object(triton.compiler, "compile", compiled))

@@ -22,7 +22,8 @@ from triton.compiler import ASTSource
 
 from infllm.kernels.machine_code import MachineCode, machine_code
 from infllm.kernels.triton.tiles import SHARED_KIB
-from infllm.kernels.triton.variants import STRIDES, Variant, variants
+from infllm.kernels.triton.variant import STRIDES, Variant
+from infllm.kernels.triton.variants import variants
 
 STACK = 96  # bytes of a thread, at most: beside loops, where they cost nothing that one could see
 

@@ -9,11 +9,19 @@ if TYPE_CHECKING:
     from infllm.engine.attachment.cache import Memory, SessionCache
     from infllm.engine.attachment.layer import Call, Layer, Rotary, Softmax, UnitUse
     from infllm.engine.attachment.loading import load_parts
+    from infllm.engine.attachment.packed_weights import (
+        best_form,
+        dense_rows,
+        pack_steps,
+        refuse_packed,
+        rounds_rows,
+    )
     from infllm.engine.attachment.selfcheck import compare, expected_logits
 
 __all__ = [
     "Attachment", "Call", "Layer", "Memory", "Rotary", "SessionCache", "Softmax", "UnitUse",
-    "compare", "expected_logits", "load_parts", "refuse_by_config",
+    "best_form", "compare", "dense_rows", "expected_logits", "load_parts", "pack_steps",
+    "refuse_by_config", "refuse_packed", "rounds_rows",
 ]  # fmt: skip
 
 __getattr__ = lazily(
@@ -23,6 +31,7 @@ __getattr__ = lazily(
         "cache": ("Memory", "SessionCache"),
         "layer": ("Call", "Layer", "Rotary", "Softmax", "UnitUse"),
         "loading": ("load_parts",),
+        "packed_weights": ("best_form", "dense_rows", "pack_steps", "refuse_packed", "rounds_rows"),
         "selfcheck": ("compare", "expected_logits"),
     },
 )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from infllm.engine.attachment.packed_weights import refuse_packed, shrink
 from infllm.engine.config import ModelConfig, device_name, dtype_name
 from infllm.engine.errors import ConfigError, EngineError, ModelNotFound, UnsupportedModel
 from infllm.engine.prune import load_shaped, told_shape
@@ -60,7 +61,12 @@ def _load_model(settings: ModelConfig, device: torch.device, dtype: torch.dtype)
     except OSError as error:
         raise _not_found(settings.path, error) from error
     model.requires_grad_(False)
-    return model if settings.quantization else model.to(device)
+    if not settings.quantization:
+        model = model.to(device)
+    if settings.weights in ("int8", "int4"):
+        refuse_packed(settings.weights, device)
+        shrink(model, settings.weights)
+    return model
 
 
 def _from_pretrained(path: str, revision: str | None, **arguments: Any) -> Any:

@@ -4,7 +4,7 @@ from infllm.engine.config.device import cpu_has_bfloat16, device_name, dtype_nam
 from infllm.engine.config.fitting import trained_length
 from infllm.engine.config.layers import HUB_ID, read_model_config, user_file
 from infllm.engine.config.model_settings import ModelConfig, PolicyName
-from infllm.engine.config.policy_settings import OF_POLICY
+from infllm.engine.config.policy_settings import LOOKUPS, OF_POLICY
 from infllm.engine.config.settings import (
     KNOWN,
     UNCHOSEN,
@@ -18,6 +18,7 @@ from infllm.engine.config.stages import Pruning, most_attended, prunes_int8, pru
 __all__ = [
     "HUB_ID",
     "KNOWN",
+    "LOOKUPS",
     "OF_POLICY",
     "UNCHOSEN",
     "Config",

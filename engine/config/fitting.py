@@ -56,7 +56,8 @@ def fit(model_config: Mapping[str, Any], device: str, window: int | None = None)
     linear layers: that is the time budget. All else follows from the window (`_around`), also from
     one that was chosen: `window`. What was measured: docs/presets.md.
 
-    Small models answer with the passages read back that a question finds.
+    Questions see what is far where it is, within the trained length. Small models answer with the
+    passages read back that a question finds.
 
     None for a model whose trained length is not told.
     """
@@ -66,7 +67,8 @@ def fit(model_config: Mapping[str, Any], device: str, window: int | None = None)
     operations = _operations(model_config)
     fitted = _fit(length, operations, device, window)
     read_back = operations is not None and operations[0] <= SMALL
-    return Fitted(fitted.settings | {"read_back": read_back}, fitted.why)
+    far = {"model.far_position": "within", "model.far_limit": length}
+    return Fitted(fitted.settings | far | {"read_back": read_back}, fitted.why)
 
 
 def _fit(

@@ -5,16 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from infllm.engine.config.policy_settings import MiddleSettings, PruningSettings, SurpriseSettings
-from infllm.engine.config.values import (
-    Count,
-    CountOrZero,
-    Dtype,
-    KvDtype,
-    Positive,
-    Share,
-    aliases,
+from infllm.engine.config.policy_settings import (
+    LookupSettings,
+    MiddleSettings,
+    PruningSettings,
+    SurpriseSettings,
 )
+from infllm.engine.config.values import Count, CountOrZero, KvDtype, Positive, Share, aliases
+from infllm.engine.config.weight_settings import WeightSettings
 
 
 def _device(value: str) -> str:
@@ -36,7 +34,9 @@ PolicyName = Annotated[
 ]
 
 
-class ModelConfig(MiddleSettings, PruningSettings, SurpriseSettings):
+class ModelConfig(
+    WeightSettings, LookupSettings, MiddleSettings, PruningSettings, SurpriseSettings
+):
     """The `model:` section: which model, and the memory policy. Lengths are in tokens."""
 
     type: PolicyName = "inf-llm"
@@ -44,9 +44,7 @@ class ModelConfig(MiddleSettings, PruningSettings, SurpriseSettings):
     tokenizer_path: str | None = None  # None: beside the model
     revision: str | None = None
     encoder_path: str | None = None  # of LLM-to-SLM; None: as the small model's folder says
-    dtype: Dtype = "auto"
     device: Annotated[str, AfterValidator(_device)] = "auto"
-    quantization: str | None = None
 
     n_init: CountOrZero = 128
     n_local: Count = 4096
@@ -58,12 +56,6 @@ class ModelConfig(MiddleSettings, PruningSettings, SurpriseSettings):
     repr_topk: Count = 4
     repr_score: Literal["mass", "dot"] = "mass"
     repr_heads: Literal["query", "group"] = "query"
-    # What lookups compare queries with: a mean vector of each unit, as published, or `keys`: a call
-    # of at most one block (a question, a decode step, a document's tail) ranks units by the
-    # attention mass that all their keys would receive; `moments`: likewise, but mean and variance
-    # of the keys choose the 32K tokens that are compared so. Longer calls use the mean vectors.
-    unit_score: Literal["representatives", "keys", "moments"] = "moments"
-    far_position: Literal["capped", "exact"] = "capped"
     exc_block_size: Count = 512
     chunk_topk_calc: Count | None = None
     keep_units: bool = False  # decode steps also attend the units that the question found

@@ -25,6 +25,21 @@ PUBLISHED = {
 }
 
 
+class LookupSettings(Settings):
+    """`inf-llm`: how a call of at most one block (a question, a decode step, a document's tail)
+    finds units, and where it puts them. Longer calls, which read a document, do as published, but
+    for `far_position: exact`."""
+
+    # `representatives`: by a mean vector of each unit, as published. `keys`: by the attention mass
+    # that all their keys would receive. `moments`: likewise, of the 16K tokens that mean and
+    # variance of the keys put first.
+    unit_score: Literal["representatives", "keys", "moments"] = "moments"
+    # `capped`: all that is far at one distance, as published. `exact`: at its own, in all calls.
+    # `within`: at its own up to `far_limit` tokens, and at that distance beyond.
+    far_position: Literal["capped", "exact", "within"] = "capped"
+    far_limit: Count | None = None  # None: no limit
+
+
 class MiddleSettings(Settings):
     """`infinite-lm` (arXiv 2308.16137): `n_init` and `n_local`, and the tokens between them."""
 
@@ -68,6 +83,7 @@ class SurpriseSettings(Settings):
     score_seed: CountOrZero = 0
 
 
+LOOKUPS = tuple(LookupSettings.model_fields)
 # Settings that only one policy knows, by its name.
 OF_POLICY = {
     "infinite-lm": frozenset(MiddleSettings.model_fields),

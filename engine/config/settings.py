@@ -29,9 +29,8 @@ DEFAULT_PRESET = "pocket"
 # Keys of the published configs that choose between implementations there and nothing here.
 WITHOUT_EFFECT = ("model.fattn", "model.async_global_stream", "model.pin_memory")
 TURNS = 4  # of the length that chunks are given then fill what sirllm keeps
-# Settings that nobody chose: they give way where a chosen one contradicts them.
 FITTED = "fitted to the model"  # the layer of `fitting`
-UNCHOSEN = ("default", FITTED)
+UNCHOSEN = ("default", FITTED)  # settings that give way where a chosen one contradicts them
 
 
 def _unlimited(value: Any) -> Any:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 # Which model, which is told by its weights, and what changes speed or memory but no number.
 WITHOUT_NUMBERS = frozenset({
     "path", "tokenizer_path", "encoder_path", "revision", "device", "max_cached_block",
-    "cache_strategy", "score_decay", "cuda_graphs", "fattn", "async_global_stream", "pin_memory",
+    "cache_strategy", "score_decay", "cuda_graphs", "weights", "fattn", "async_global_stream",
+    "pin_memory",
 })  # fmt: skip
 # Keys of a model's config.json that say nothing of what it computes.
 VOLATILE = frozenset({
@@ -45,6 +46,8 @@ def memory_key(config: ModelConfig, chunk_size: int, dtype: torch.dtype) -> dict
     """`settings_key` without what only other policies know."""
     other = {name for policy, names in OF_POLICY.items() if policy != config.type for name in names}
     values = settings_key(config, chunk_size, dtype)
+    if config.far_position != "within":
+        other.add("far_limit")
     return {key: x for key, x in values.items() if key.removeprefix("model.") not in other}
 
 

@@ -11,7 +11,6 @@ from infllm.kernels.partial_attention import Band, Part
 
 if TYPE_CHECKING:
     from infllm.engine.attachment import Rotary
-    from infllm.engine.config import ModelConfig
 
 
 class CallTokens:
@@ -22,16 +21,19 @@ class CallTokens:
 
     def __init__(
         self,
-        config: ModelConfig,
+        n_local: int,
         rotary: Rotary,
         rest: tuple[Tensor, Tensor],
         call: tuple[Tensor, Tensor, Tensor],
         position: int,
+        *,
+        exact: bool,
     ) -> None:
         """`rest`: k, v [B, Hkv, R, D]; `call`: q [B, H, T, D] and k, v [B, Hkv, T, D]; not
-        rotated. `position`: of the call's first token from the session's start."""
+        rotated. `position`: of the call's first token from the session's start. `exact`: keys
+        behind the window are attended at their distance and not at the far position."""
         q, k, v = call
-        self._n_local = config.n_local
+        self._n_local = n_local
         self.k = torch.cat([rest[0], k], dim=2)  # [B, Hkv, R + T, D], not rotated
         self.v = torch.cat([rest[1], v], dim=2)
         self.past = rest[0].shape[2]  # index of the call's first token
@@ -39,8 +41,8 @@ class CallTokens:
         self.k_near = rotary.run(self.k, 0)
         self.k_far = rotary.at(self.k, 0)
         self.q_near = rotary.run(q, self.past)
-        self.q_far = rotary.at(q, config.n_local - 1)
-        self._exact = config.far_position == "exact"
+        self.q_far = rotary.at(q, n_local - 1)
+        self._exact = exact
         # Of the remainder's first token, from the session's start.
         self.origin_position = position - self.past
 
@@ -49,6 +51,11 @@ class CallTokens:
         """int64 []: position of the remainder's first token from the session's start."""
         # Filled, not copied: a copy makes the host wait.
         return torch.full((), self.origin_position, dtype=torch.int64, device=self.k.device)
+
+    @property
+    def last(self) -> Tensor:
+        """int64 []: row of the call's last query."""
+        return torch.full((), self.k.shape[2] - 1, dtype=torch.int64, device=self.k.device)
 
     @property
     def n_new(self) -> int:

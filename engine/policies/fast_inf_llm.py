@@ -31,12 +31,23 @@ class FastInfLLM(InfLLM, SteppingPolicy):
         self._unit_steps: UnitSteps | None = None
 
     def begin(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:
-        if q.shape[2] == 1 and self.n_init == self.config.n_init and self.account is not None:
+        if q.shape[2] == 1 and self._steps_in_place:
             self._way = Step(self, self._open_steps(), call, self.times(), (q, k, v))
             return
         self._leave_steps()
         super().begin(q, k, v, call)
         self._way = faster_way(self)
+
+    @property
+    def _steps_in_place(self) -> bool:
+        """Whether a call of one token makes no initial token: those are kept apart from rooms."""
+        if self.account is None:
+            return False
+        if self._steps is not None:
+            past = self._steps.past
+        else:
+            past = 0 if self.rest_k is None else self.rest_k.shape[2]
+        return self.n_init == self.config.n_init or past < self.config.n_local
 
     def spans(self, tokens: int) -> list[tuple[int, int]]:
         blocks = 1 if self._way is None else self._way.blocks
@@ -84,14 +95,14 @@ class FastInfLLM(InfLLM, SteppingPolicy):
 
     def mark(self) -> Callable[[], None]:
         back, steps = super().mark(), self._unit_steps
-        scores = None if steps is None else steps.scores.mark()
+        step_back = None if steps is None else steps.mark()
         looked_up = None if self.record is None else len(self.record)
 
         def back_in_steps() -> None:
             back()
             self._unit_steps = steps
-            if scores is not None:
-                scores()
+            if step_back is not None:
+                step_back()
             if self.record is not None:
                 del self.record[looked_up:]
 
@@ -113,6 +124,11 @@ class FastInfLLM(InfLLM, SteppingPolicy):
     def _leave_steps(self) -> None:
         super()._leave_steps()
         self._unit_steps = None
+
+    @property
+    def device_bytes(self) -> int:
+        far = None if self._unit_steps is None else self._unit_steps.far_rows
+        return super().device_bytes + (0 if far is None else far.nbytes)
 
     @property
     def _n_units(self) -> int:
@@ -157,6 +173,9 @@ class FastInfLLM(InfLLM, SteppingPolicy):
         assert self.units is not None
         assert self._unit_steps is not None
         self._unit_steps.slot_table = SlotTable(self.units, asked)
+        if self.held is not None:  # the units of the last block that was read: steps want the like
+            units = self.held.flatten().unique().tolist()
+            self._unit_steps.slot_table.bring(units[: self.units.cache.capacity // 2])
 
     @property
     def _slot_table(self) -> SlotTable:

@@ -37,6 +37,7 @@ class InfLLM(UnitMemory):
         self.unit_scores: LookupScores
         self.by_keys: bool  # units are ranked by all of their keys
         self.chosen: Tensor | None = None  # by the block under way
+        self.exact = False  # what is far is attended at its own distance, in this call
         self.turned = False  # keys at their distance are rotated already: `call_pages`
         self._init_turned: Tensor | None = None
 
@@ -45,8 +46,12 @@ class InfLLM(UnitMemory):
         units, rest = self.open(k, v)
         self.call = call
         # Keys are read once a block: too slow for the many blocks of a document's chunk.
-        self.by_keys = cfg.unit_score != "representatives" and q.shape[2] <= self.query_block
-        self.tokens = CallTokens(cfg, self.layer.rotary, rest, (q, k, v), self.count)
+        short = q.shape[2] <= self.query_block
+        self.by_keys = cfg.unit_score != "representatives" and short
+        self.exact = cfg.far_position == "exact" or (cfg.far_position == "within" and short)
+        self.tokens = CallTokens(
+            cfg.n_local, self.layer.rotary, rest, (q, k, v), self.count, exact=self.exact
+        )
         q_far, heads = self.tokens.q_far, self.layer.n_kv_heads
         self.repr_scores = open_scores(cfg, self.account, q_far)
         ahead = self.faiss is None and not self.by_keys
@@ -147,24 +152,36 @@ class InfLLM(UnitMemory):
         waiting = tokens.waiting_parts(q, start, stop)
         self.chosen = self.look_up(start, stop, [*parts, *waiting])
         if self.chosen is not None:
-            watched = self.call.watch_units or self.config.cache_strategy == "lru-s"
-            parts.append(self.unit_part(q, *bring(self.chosen), self.chosen, watched))
+            parts.append(self.unit_part(q, *bring(self.chosen), self.chosen, self.watches))
         return [*parts, *waiting]
+
+    @property
+    def watches(self) -> bool:
+        """Whether somebody wants to know what mass units receive."""
+        return self.call.watch_units or self.config.cache_strategy == "lru-s"
 
     def init_parts(self, q: Tensor) -> list[Part]:
         """The initial tokens, as far as there are any, for far queries [B or E, H, T, D]."""
         if self.init_k is None:
             return []
         assert self.init_v is not None
-        exact = self.config.far_position == "exact"
-        if exact and self.turned:
+        if self.exact and self.turned:
             k = self._turn_init(self.init_k)
         else:
-            k = self.init_k if exact else self.layer.rotary.at(self.init_k, 0)
+            k = self.init_k if self.exact else self.layer.rotary.at(self.init_k, 0)
         k, v = (x.expand(q.shape[0], -1, -1, -1) for x in (k, self.init_v))
-        if not exact or self.turned:
+        if not self.exact or self.turned:
             return [Part(q, k, v)]
-        return [Part(q, k, v, rope=self.layer.rotary.rope, first=-self.tokens.origin)]
+        first = self._within(-self.tokens.origin)
+        return [Part(q, k, v, rope=self.layer.rotary.rope, first=first)]
+
+    def _within(self, first: Tensor) -> Tensor:
+        """Rows of far keys, moved up to where the call's last query sees them at the limit."""
+        cfg = self.config
+        if cfg.far_position != "within" or cfg.far_limit is None:
+            return first
+        limit = max(cfg.far_limit, 2 * cfg.n_local)  # behind the windows of all queries
+        return torch.maximum(first, self.tokens.last - (limit - 1))
 
     def _turn_init(self, k: Tensor) -> Tensor:
         """The initial keys at their distance from the call, rotated once in a call."""
@@ -179,14 +196,15 @@ class InfLLM(UnitMemory):
         self, q: Tensor, pages: Tensor, table: Tensor, chosen: Tensor, watched: bool
     ) -> Part:
         """Units `chosen` [B or E, G, n], by their pages [P, 2, Hkv, block_size, D]."""
-        exact = self.config.far_position == "exact" and not self.turned
         rotary = self.layer.rotary
         k = pages[:, 0]
-        if self.config.far_position != "exact" and rotary.rope.scale != 1.0:
+        if not self.exact and rotary.rope.scale != 1.0:
             k = rotary.at(k, 0)
+        rope = first = None
+        if self.exact and not self.turned:
+            rope, first = rotary.rope, self._within(self.unit_start(chosen) - self.tokens.origin)
         return Part(
-            q, k, pages[:, 1], table=table, rope=rotary.rope if exact else None,
-            first=self.unit_start(chosen) - self.tokens.origin if exact else None,
+            q, k, pages[:, 1], table=table, rope=rope, first=first,
             mass="page" if watched else None,
         )  # fmt: skip
 

@@ -117,6 +117,8 @@ class StepMassScores(StepScores, MassScores):
         self._past = before.shape[2]
 
     def add(self, near: slice, mass: Tensor) -> None:
+        if near.stop - near.start < self._added.shape[2]:
+            self._added.zero_()
         self._added[:, :, near].copy_(mass)
 
     def of(self, start: int, stop: int, k: Tensor) -> Tensor:

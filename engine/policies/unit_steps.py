@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from infllm.engine.decode import StepTokens
+from infllm.engine.policies.far_rows import FarRows
 from infllm.engine.policies.lookup_scores import LookupScores, RecordedScores
 from infllm.engine.policies.representatives import open_step_scores
 from infllm.engine.policies.ways import Way
@@ -33,10 +35,11 @@ class UnitSteps:
         rows = cfg.n_local + cfg.block_size
         self.tokens = StepTokens(
             cfg.n_local, layer.layer.rotary, (layer.rest_k, layer.rest_v), rows,
-            behind=cfg.block_size, exact=cfg.far_position == "exact",
+            behind=cfg.block_size, exact=cfg.far_position != "capped",
         )  # fmt: skip
         self.scores = open_step_scores(cfg, layer.account, rows)
         self.slot_table: SlotTable | None = None  # of recorded steps
+        self.far_rows: FarRows | None = None  # of others, on a CPU
 
     def advance(self, layer: InfLLM) -> None:
         """The step is done: its token is of the past, and what waits may become a unit."""
@@ -54,6 +57,19 @@ class UnitSteps:
         tokens.advance()
         if leaving:
             scores.leave(leaving, tokens.past)
+
+    def mark(self) -> Callable[[], None]:
+        """As `Policy.mark`, of the scores and of where units lie."""
+        scores, far_rows = self.scores.mark(), self.far_rows
+        rows = None if far_rows is None else far_rows.mark()
+
+        def back() -> None:
+            scores()
+            self.far_rows = far_rows
+            if rows is not None:
+                rows()
+
+        return back
 
     def settle(self, layer: InfLLM) -> None:
         """Let the layer see what is kept as it is after the last step."""
@@ -75,8 +91,9 @@ class Step(Way):
         self._layer, self._steps = layer, steps
         if not call.recorded:
             tokens.clock.copy_(torch.tensor(times))
-        tokens.take(*qkv, scores.sums_of_queries)
+        tokens.take(*qkv, scores.sums_of_queries, recorded=call.recorded)
         layer.call, layer.tokens, layer.repr_scores = call, tokens, scores
+        layer.exact = layer.config.far_position != "capped"
         layer.by_keys = layer.config.unit_score != "representatives"
         about = layer.config, layer.units, tokens.q_far, layer.layer.n_kv_heads
         if call.recorded:
@@ -85,7 +102,31 @@ class Step(Way):
             layer.unit_scores = LookupScores(*about, ahead=False)
 
     def parts(self, start: int, stop: int) -> list[Part]:
-        return self._layer.attend(start, stop, self._bring)
+        far = self._far_rows()
+        return self._layer.attend(start, stop, self._bring) if far is None else self._attend(far)
+
+    def _far_rows(self) -> FarRows | None:
+        """Where this step finds initial tokens and units side by side."""
+        layer, steps = self._layer, self._steps
+        cfg, of = layer.config, layer.layer
+        shared = not cfg.perhead and cfg.far_position == "capped"
+        if layer.call.recorded or of.device.type != "cpu" or not shared:
+            return None
+        if steps.far_rows is None:
+            steps.far_rows = FarRows(layer, steps.tokens.k_near)
+        return steps.far_rows
+
+    def _attend(self, far: FarRows) -> list[Part]:
+        """As `InfLLM.attend`, of keys that lie where products need them."""
+        layer, tokens = self._layer, self._steps.tokens
+        q_near, q = tokens.queries(0, 1)
+        parts = [tokens.near_part(q_near, 0, 1, layer.repr_scores.mass), *far.init_parts(q)]
+        waiting = tokens.waiting_parts(q, 0, 1)
+        chosen = layer.look_up(0, 1, [*parts, *waiting])
+        if chosen is not None:
+            layer.chosen = far.bring(chosen)
+            parts.append(far.unit_part(q, layer.watches))
+        return [*parts, *waiting]
 
     def best(self, scores: Tensor, k: int) -> Tensor:
         assert self._steps.slot_table is not None
@@ -100,6 +141,12 @@ class Step(Way):
         return units.slots, self._layer.per_head(self._slots)
 
     def update(self, start: int, stop: int, masses: list[Tensor | None]) -> None:
+        far = self._far_rows()
+        if far is not None:
+            first, *others = masses
+            size = self._layer.config.block_size
+            by_unit = [x if x is None else x.unflatten(2, (-1, size)).sum(dim=3) for x in others]
+            masses = [first, *by_unit]
         self._layer.account_for(start, stop, masses)
 
     def end(self) -> None:

@@ -82,7 +82,8 @@ class Window(SteppingPolicy):
             self._steps = StepTokens(self.n_local, self.layer.rotary, past, rows)
         if not self._recorded:
             self._steps.clock.copy_(torch.tensor(self.times()))
-        self._steps.take(q, k, v)
+        self._steps.take(q, k, v, recorded=self._recorded)
+        q = q.to(self._steps.q_near.dtype)
         self._q_init = self.layer.rotary.at(q, self.init_distance) if self.n_init else None
 
     def _settle(self) -> None:

@@ -32,8 +32,9 @@ class Drafting(Stepping):
     @property
     def draft_room(self) -> int:
         """How many tokens may be drafted behind the next one: 0 where steps cannot be taken back,
-        as where the step makes a unit, or where what leaves depends on logits (sirllm)."""
-        if self._kept is not None:
+        as where the step makes a unit, or where what leaves depends on logits (sirllm); or where
+        one pass over them is not as many steps, since steps take packed weights."""
+        if self._kept is not None or self.backing.rounds_rows:
             return 0
         return max(0, min(NO_BOUND, *(p.draft_room for p in self.policies.values())) - 1)
 

@@ -31,7 +31,7 @@ def n_parts(config: ModelConfig) -> int:
 
     With exact positions every key is turned by its own angle, which moments cannot tell.
     """
-    by_moments = config.unit_score == "moments" and config.far_position == "capped"
+    by_moments = config.unit_score == "moments" and config.far_position != "exact"
     return parts_of(config.block_size) if by_moments else 0
 
 

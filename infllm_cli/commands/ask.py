@@ -121,6 +121,7 @@ def ask(
     from infllm.cli.reading import peak_memory_bytes, with_prompt_stops
     from infllm.cli.remember import remember
     from infllm.cli.sources import all_left_out
+    from infllm.cli.tasks.drafting import tell_of_drafts
     from infllm.cli.tasks.questions import ask_memory
     from infllm.cli.text import seconds, size
 
@@ -129,6 +130,7 @@ def ask(
     )
     with engine:
         sampling = with_prompt_stops(engine, sampling)
+        tell_of_drafts(engine, sampling, out)
         back = engine.config.read_back if read_back is None else read_back
         try:
             reply = ask_memory(engine, memory, question, sampling, out.write, back)

@@ -54,6 +54,7 @@ def ask_many(
     from infllm.cli.answer_file import AnswerFile, answers_depend_on
     from infllm.cli.reading import with_prompt_stops
     from infllm.cli.remember import prepare
+    from infllm.cli.tasks.drafting import tell_of_drafts
 
     if not sources:
         raise UsageError("no source given", "for example: infllm ask book.mem --questions q.txt")
@@ -74,6 +75,7 @@ def ask_many(
         )
         engine = stack.enter_context(prepared.engine)
         sampling = with_prompt_stops(engine, sampling)
+        tell_of_drafts(engine, sampling, out)
         back = engine.config.read_back if read_back is None else read_back
         if file is not None:
             file.begin(answers_depend_on(prepared, sampling, back, many.reader))

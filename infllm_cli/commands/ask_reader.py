@@ -28,12 +28,14 @@ def ask_reader(
     from infllm.cli.reading import with_prompt_stops
     from infllm.cli.remember import prepare, tail_tokens
     from infllm.cli.sources import all_left_out
+    from infllm.cli.tasks.drafting import tell_of_drafts
 
     prepared = prepare(
         choice, sources, documents, out, question=question, budget=budget, keep=False
     )
     with prepared.engine as engine:
         sampling = with_prompt_stops(engine, sampling)
+        tell_of_drafts(engine, sampling, out)
         reading = ReadAnew(engine, prepared.documents(), reader, out)
         reply = reading.ask(question, sampling, out.write)
         out.line()

@@ -46,6 +46,7 @@ def chat(
     from infllm.cli.remember import remember
     from infllm.cli.sources import need_sources
     from infllm.cli.tasks.conversation import Conversation
+    from infllm.cli.tasks.drafting import tell_of_drafts
 
     out = streams.output("chat")
     choice = flags.choice()
@@ -61,6 +62,7 @@ def chat(
     engine, memory = remember(choice, sources, documents, out, budget=max_tokens, keep=not no_cache)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     with engine:
+        tell_of_drafts(engine, sampling, out)
         talk = Conversation(engine, memory, with_prompt_stops(engine, sampling))
         if interactive:
             _use_history()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from infllm.cli.memory import Memory, about_memory, digest_of
 from infllm.cli.options import Sampling
+from infllm.cli.output import Output
 
 if TYPE_CHECKING:
     from infllm.engine import Engine
@@ -28,7 +29,7 @@ def drafts_for(
     """What proposes tokens for an answer behind the ids `recent`: from the documents of `memory`,
     or of what is recent alone. None where that is off, or nothing could be drafted."""
     way = sampling.draft or engine.config.draft
-    if way == "off":
+    if way == "off" or engine.rounds_rows:
         return None
     from infllm.engine.drafts import DocumentDrafts, Lookahead
 
@@ -37,6 +38,15 @@ def drafts_for(
     if memory is None:
         return DocumentDrafts(None, recent)
     return DocumentDrafts(suffixes_of(engine, memory), recent, memory.passages.first)
+
+
+def tell_of_drafts(engine: "Engine", sampling: Sampling, out: Output) -> None:
+    """Say why drafts that were asked for are not tried."""
+    if sampling.draft not in (None, "off") and engine.rounds_rows:
+        out.note(
+            f"--draft {sampling.draft} is left out: decode steps take packed weights, and drafts "
+            "would change what they choose (--weights full)"
+        )
 
 
 def suffixes_of(engine: "Engine", memory: Memory, *, keep: bool = False) -> "SuffixArray":

@@ -86,6 +86,18 @@ def _rope_tables(part: Part) -> tuple[Tensor | None, ...]:
     return cos.contiguous(), sin.contiguous(), angle.cos().float(), angle.sin().float()
 
 
+def shares(programs: int, device: torch.device, most: int) -> int:
+    """Programs among which the keys of one are spread, `most` at most: so many that the device's
+    processors have two each, where there are fewer programs than half of the processors.
+
+    A state of its own for each costs more than a processor that is idle for a while. How many
+    there are decides how sums are rounded: a chunk's blocks together and one by one may differ in
+    a result's last bits.
+    """
+    have = processors(device)
+    return 1 if 2 * programs > have else max(1, min(most, 2 * have // programs))
+
+
 @lru_cache
 def processors(device: torch.device) -> int:
     """Streaming multiprocessors of a device; 1 for a CPU, where kernels are interpreted."""

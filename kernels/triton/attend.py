@@ -13,6 +13,7 @@ from infllm.kernels.triton.joint_attention import joint_attention, plan_of
 from infllm.kernels.triton.merge_state import merge_states
 from infllm.kernels.triton.part_mass import part_mass
 from infllm.kernels.triton.partial_attention import n_states, partial_states
+from infllm.kernels.triton.turn_keys import turned
 
 
 def attend(
@@ -23,6 +24,7 @@ def attend(
     before: State | None = None,
 ) -> tuple[Tensor, list[Tensor | None]]:
     """The contract of `infllm.kernels.attend.attend`, without a host sync."""
+    parts = [turned(part) for part in parts]
     plan = plan_of(parts, scale)
     if plan is None:
         out, joint = _part_by_part(parts, scale, softcap, sink, before, parts[0].q.dtype)

@@ -18,7 +18,7 @@ from torch import Tensor
 import triton
 import triton.language as tl
 from infllm.kernels.partial_attention import Part, State
-from infllm.kernels.triton.arguments import group_of, processors, rotary_dim
+from infllm.kernels.triton.arguments import group_of, rotary_dim, shares
 from infllm.kernels.triton.load_keys import key_places, load_rows
 from infllm.kernels.triton.merge_state import merge_states
 from infllm.kernels.triton.partial_attention import SPLIT, band_ranges
@@ -316,7 +316,7 @@ def joint_states(plan: Plan) -> int:
     group = group_of(part)
     rows = block_m(t * group, max(d, part.v.shape[-1]), part.q.dtype, False)
     programs = triton.cdiv(t * group, rows) * b * (h // group)
-    return max(1, min(2 * processors(part.q.device) // programs, plan.n_keys // SPLIT))
+    return shares(programs, part.q.device, plan.n_keys // SPLIT)
 
 
 def joint_attention(

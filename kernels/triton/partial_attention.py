@@ -14,7 +14,7 @@ from torch import Tensor
 import triton
 import triton.language as tl
 from infllm.kernels.partial_attention import Part
-from infllm.kernels.triton.arguments import arguments_of, group_of, processors, rotary_dim
+from infllm.kernels.triton.arguments import arguments_of, group_of, rotary_dim, shares
 from infllm.kernels.triton.load_keys import key_places, load_keys, load_rows
 from infllm.kernels.triton.merge_state import merge_states
 from infllm.kernels.triton.tiles import Tile, block_m, padded, tile_of
@@ -201,8 +201,7 @@ def n_states(part: Part) -> int:
     b, h, t, _ = part.q.shape
     group = group_of(part)
     programs = triton.cdiv(t * group, _rows(part)) * b * (h // group)
-    wanted = max(1, 2 * processors(part.q.device) // programs)
-    return max(1, min(wanted, triton.cdiv(part.n_keys, SPLIT)))
+    return shares(programs, part.q.device, triton.cdiv(part.n_keys, SPLIT))
 
 
 def partial_states(

@@ -29,7 +29,7 @@ def take_step_kernel(
     ROTARY: tl.constexpr, INTERLEAVED: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
 ):  # fmt: skip
     """Program (h, b): query head h, or key-value head h - n_heads."""
-    h = tl.program_id(0)
+    h = tl.program_id(0).to(tl.int64)
     b = tl.program_id(1).to(tl.int64)
     first = tl.load(at)
     d = tl.arange(0, BLOCK_DIM)
@@ -44,10 +44,10 @@ def take_step_kernel(
         angle = d % (ROTARY // 2) if ROTARY > 0 else d
         ahead = d < ROTARY // 2
     if h < n_heads:
-        q += b * q_batch + h.to(tl.int64) * q_head
+        q += b * q_batch + h * q_head
         place = (b * n_heads + h) * n_tokens * DIM
         if sums is not None:
-            sums += b * sums_batch + h.to(tl.int64) * sums_head + first * sums_row
+            sums += b * sums_batch + h * sums_head + first * sums_row
             sum = tl.load(sums + d, mask=shown, other=0.0)
         for t in range(n_tokens):
             value = tl.load(q + t * q_row + d, mask=shown, other=0.0).to(tl.float32)
@@ -61,7 +61,7 @@ def take_step_kernel(
                 sum += away.to(tl.float32)
                 tl.store(sums + (t + 1) * sums_row + d, sum, mask=shown)
     else:
-        h = (h - n_heads).to(tl.int64)
+        h -= n_heads
         k += b * k_batch + h * k_head
         v += b * v_batch + h * v_head
         place = b * rows_batch + h * rows_head + first * rows_row

@@ -26,7 +26,7 @@ def counts() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "launches", "nodes"), [("dot", 55, 8), ("mass", 450, 10), ("dot, exact", 140, 50)]
+    ("name", "launches", "nodes"), [("dot", 55, 8), ("mass", 430, 10), ("dot, exact", 140, 15)]
 )
 def test_launches_of_a_layer(counts: dict[str, Any], name: str, launches: int, nodes: int) -> None:
     """A chunk of 16 execution blocks, and a decode step, whatever the number of units."""

@@ -139,6 +139,7 @@ class FakeEngine:
         self.interrupt_answer_at: int | None = None
         self.closed = False
         self.bytes_per_token = 1000
+        self.rounds_rows = False
         self.digests = {"model": "1" * 64, "tokenizer": "2" * 64}
 
     def __enter__(self) -> Self:

@@ -120,3 +120,14 @@ def test_a_memory_of_ones_own_is_not_written_to(infllm, passes, harbour, monkeyp
     before = {path.name for path in harbour.iterdir()}
     assert infllm("ask", harbour, HARBOUR, "--draft", "document").out == f"{ANSWER}\n"
     assert {path.name for path in harbour.iterdir()} == before
+
+
+def test_drafts_that_packed_weights_forbid_are_left_out_and_told(infllm, passes, two):
+    asked = ["ask", two, HARBOUR, "--weights", "packed"]
+    told = infllm(*asked, "--draft", "document")
+    assert told.code == 0
+    assert "--draft document is left out" in told.err
+    plain = infllm(*asked, "--draft", "off")
+    assert "left out" not in plain.err
+    assert told.out == plain.out
+    assert not passes

@@ -1,7 +1,7 @@
 """InfLLM as its definition reads (tests/data/golden/README.md), in float64, with plain loops.
 
 Shares no code with the engine. Grown by the settings that the published code does not have:
-`repr_score: dot`, `repr_heads: group` and `far_position: exact`.
+`repr_score: dot`, `repr_heads: group` and `far_position: exact` and `within`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,12 @@ class Reference:
         size = cfg.exc_block_size
         group = (cfg.chunk_topk_calc or 0) // size * size
         visible = len(self.index)
+        self.exact = cfg.far_position == "exact" or (
+            cfg.far_position == "within" and length <= size
+        )
+        self.floor = 0  # what is far stands there at least
+        if cfg.far_position == "within" and cfg.far_limit is not None:
+            self.floor = self.n + length - max(cfg.far_limit, 2 * cfg.n_local)
         for start in range(0, length, size):
             if group == 0 or start % group == 0:
                 visible = len(self.index)
@@ -84,16 +90,19 @@ class Reference:
         for head in range(self.h):
             kv = head // (self.h // self.hkv)
             far = [*range(self.init), *range(self.rem, p - cfg.n_local + 1)]
+            place = [max(0, self.floor) + i for i in range(self.init)] + far[self.init :]
             for unit in chosen[head]:
                 first = cfg.n_init + unit * cfg.block_size
                 far += range(first, first + cfg.block_size)
+                place += [max(first, self.floor) + i for i in range(cfg.block_size)]
             q_near, q_far = (
                 self.turn(self.q[head, p], p),
                 self.turn(self.q[head, p], cfg.n_local - 1),
             )
             logits = [float(q_near @ self.turn(self.k[kv, j], j)) for j in near]
-            if cfg.far_position == "exact":
-                logits += [float(q_near @ self.turn(self.k[kv, j], j)) for j in far]
+            if self.exact:
+                there = zip(far, place, strict=True)
+                logits += [float(q_near @ self.turn(self.k[kv, j], at)) for j, at in there]
             else:
                 logits += [float(q_far @ self.k[kv, j]) for j in far]
             weight = torch.softmax(torch.tensor(logits, dtype=torch.float64) * scale, dim=0)

@@ -38,6 +38,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"chunk_topk_calc": 16},
     {"kv_dtype": "int8"},
     {"far_position": "exact"},
+    {"far_position": "within", "far_limit": 40},
     {"unit_score": "keys"},
     {"unit_score": "moments"},
     {"type": "infinitehip", "prune_keys": "int8"},

@@ -253,7 +253,8 @@ def test_inspected_steps_are_not_recorded(recorded: Served) -> None:
 
 
 def test_bytes_are_counted_once(recorded: Served) -> None:
-    """What steps add: keys rotated for them, and no second window."""
+    """What steps add: keys rotated for them, what they attend behind the window, and no second
+    window."""
     session = read(recorded)
     before = session.stats.device_bytes
     session.score(ANSWER[:1], step=True)
@@ -261,6 +262,9 @@ def test_bytes_are_counted_once(recorded: Served) -> None:
     assert policy._steps is not None  # type: ignore[attr-defined]
     rotated = policy._steps.k_near.nbytes  # type: ignore[attr-defined]
     per_token = rotated // policy._steps.rows  # type: ignore[attr-defined]
+    far = policy._unit_steps.far_rows  # type: ignore[attr-defined]
+    assert far.nbytes == 2 * 2 * 16 * 4 * far._k.shape[2] + sum(x.nbytes for x in far._init)
+    rotated += far.nbytes
     grown = session.stats.device_bytes - before
     # A token more of keys, values and scores, perhaps a unit cut from it; index rows are in use.
     assert abs(grown - len(session.policies) * rotated) <= 12 * per_token * len(session.policies)
@@ -296,3 +300,18 @@ def test_units_beyond_the_last_are_not_brought(recorded: Served) -> None:
     names = {view.slab.number: view.count for view in policy.units.views}
     new = {key for key, _ in policy.units.cache.slots()} - set(before)
     assert all(row < names[slab] for slab, row, _ in new)
+
+
+def test_the_slots_begin_with_the_units_of_the_last_block(recorded: Served) -> None:
+    """A recording has what the question looked up, besides what the step before it did."""
+    session = read(recorded, max_cached_block=60)
+    policies = list(session.policies.values())
+    held = [policy.held.flatten().tolist() for policy in policies]  # type: ignore[attr-defined]
+    for policy in policies:
+        assert policy.units is not None
+        policy.units.cache = BlockCache(len(policy.units.slots))
+    session.score(ANSWER[:2], step=True)
+    assert session.replays_steps
+    for policy, units in zip(policies, held, strict=True):
+        assert policy.units is not None
+        assert all(key in policy.units.cache for key in policy.units.keys(units))

@@ -13,11 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from infllm.engine import Session
+from infllm.engine import Session, attach
+from infllm.engine.attachment.packed_weights import has_int8
+from infllm.engine.config import Config
 from infllm.engine.drafts import DocumentDrafts, Lookahead, SuffixArray, Tree
 from infllm.engine.errors import ConfigError
-from tests.engine.served import POLICIES, SIBLINGS, VARIANTS, Served, assert_same_state
-from tests.engine.tiny_models import ids
+from tests.engine.served import (
+    POLICIES,
+    SIBLINGS,
+    SMALL_MEMORY,
+    VARIANTS,
+    Served,
+    assert_same_state,
+)
+from tests.engine.tiny_models import SERVED, build, ids
 
 TEXT = ids(150)
 WAYS: list[dict[str, Any]] = [{"type": name} for name in POLICIES] + VARIANTS
@@ -239,6 +248,26 @@ def test_drafts_of_the_document_and_of_lookahead_change_no_token(
         want = ask(None)
         assert ask(DocumentDrafts(SuffixArray.of(repeated), question, least=1)) == want
         assert ask(Lookahead([*repeated, *question], width=3, length=4, candidates=3)) == want
+
+
+@pytest.mark.skipif(not has_int8(), reason="this torch has no int8 kernels for x86")
+def test_nothing_is_drafted_where_steps_take_packed_weights() -> None:
+    """Rows of a drafted pass would be multiplied by other weights than a step's."""
+    model = build("llama", SERVED["llama"])
+    for weights, rounds in (("packed", True), ("full", False)):
+        config = Config.model_validate({"model": {**SMALL_MEMORY, "weights": weights}})
+        with attach(model, config=config) as engine:
+            session, plain = engine.session(), engine.session()
+            assert engine.rounds_rows is rounds
+            for one in (session, plain):
+                one.read(TEXT)
+            want = said(plain, 12)
+            oracle = Oracle(want, seed=1, branches=False)
+            assert (session.draft_room == 0) is rounds
+            assert said(session, 12, drafts=oracle) == want
+            assert (not oracle.tried) is rounds
+            assert session.passes == plain.passes or not rounds
+    assert not any("forward" in vars(one) for one in model.modules())
 
 
 # ---- where drafts are found ---------------------------------------------------------------------

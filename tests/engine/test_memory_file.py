@@ -75,21 +75,38 @@ def test_faiss_is_built_again(llama: Served, tmp_path: Path) -> None:
     assert_same_answers(session, llama.engine.open(tmp_path, overrides={"faiss": True}))
 
 
-@pytest.mark.parametrize("then", ["representatives", "keys", "moments"])
-def test_units_are_scored_as_when_the_memory_was_read(tmp_path: Path, then: str) -> None:
+@pytest.mark.parametrize(
+    "then",
+    [
+        *({"unit_score": how} for how in ("representatives", "keys", "moments")),
+        {"far_position": "within", "far_limit": 40},
+        {"far_position": "exact"},
+    ],
+    ids=str,
+)
+def test_units_are_looked_up_as_when_the_memory_was_read(
+    tmp_path: Path, then: dict[str, Any]
+) -> None:
     """Whatever the default has become; not where someone chose."""
     unchosen = {key: x for key, x in SMALL_MEMORY.items() if key != "unit_score"}
     config = {"model": unchosen, "chunk_size": CHUNK}
     with attach(build("llama", {}), config=config, check=False) as engine:
-        session = engine.session(overrides={"unit_score": then})
+        session = engine.session(overrides=then)
         session.read(TEXT)
         session.save(tmp_path)
         assert_same_answers(session, engine.open(tmp_path))
         resumed, _ = engine.resume(tmp_path)
         assert_same_answers(session, resumed)
-        other = "keys" if then == "representatives" else "representatives"
-        with pytest.raises(MemoryFileError, match="unit_score"):
-            engine.open(tmp_path, overrides={"unit_score": other})
+        name = next(iter(then))
+        others = {"unit_score": ["keys", "moments"], "far_position": ["capped", "exact"]}[name]
+        other = next(x for x in others if x != then[name])
+        with pytest.raises(MemoryFileError, match=name):
+            engine.open(tmp_path, overrides={name: other})
+
+
+def test_a_limit_without_effect_makes_no_other_memory(llama: Served, tmp_path: Path) -> None:
+    read(llama, far_limit=40).save(tmp_path)
+    llama.engine.open(tmp_path, overrides={"far_limit": 50})
 
 
 @pytest.mark.parametrize("n", [0, 1, CHUNK - 1, CHUNK, 2 * CHUNK])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from infllm.engine.policies.lookup_scores import Lookup
 from infllm.engine.units import lookup_by_keys
 from infllm.engine.units import store as units_module
 from infllm.kernels import unit_mass
+from infllm.kernels.partial_attention import Part
 from infllm.kernels.quantize import dequantize, quantize
 from infllm.kernels.rotate import Rope
 from infllm.kernels.unit_moments import moment_mass, unit_moments
@@ -85,10 +87,17 @@ def looked_up(
     policy.softmax = Softmax(SCALE, **softmax)
     q, k, v = (x[:, :, start:stop] for x in qkv)
     policy.begin(q, k, v, Call(0, start))
-    parts = policy.parts(0, stop - start)
-    masses = policy.key_scores([part for part in parts if part.table is None], n).exp()
+    masses = policy.key_scores(beside_units(policy, stop - start), n).exp()
     assert policy.chosen is not None
     return masses, policy.chosen
+
+
+def beside_units(policy: InfLLM, n_queries: int) -> list[Part]:
+    """All parts of the call under way but units."""
+    with mock.patch.object(policy, "look_up", wraps=policy.look_up) as look_up:
+        policy.parts(0, n_queries)
+    (_, _, beside), _ = look_up.call_args
+    return beside
 
 
 def oracle(
@@ -353,8 +362,7 @@ def beside_of(policy: InfLLM, qkv: tuple[Tensor, Tensor, Tensor], start: int, st
     policy.softmax = Softmax(SCALE)
     q, k, v = (x[:, :, start:stop] for x in qkv)
     policy.begin(q, k, v, Call(0, start))
-    parts = policy.parts(0, stop - start)
-    return unit_mass.dense_lse([p for p in parts if p.table is None], SCALE).double()
+    return unit_mass.dense_lse(beside_units(policy, stop - start), SCALE).double()
 
 
 def test_exact_positions_look_at_all_keys() -> None:

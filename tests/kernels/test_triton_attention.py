@@ -17,6 +17,7 @@ from infllm.kernels import partial_attention as reference
 from infllm.kernels.partial_attention import Band, Part
 from infllm.kernels.quantize import quantize
 from infllm.kernels.rotate import Layout, Rope
+from infllm.kernels.triton import arguments
 from infllm.kernels.triton.attend import attend
 from infllm.kernels.triton.merge_state import merge_state, merge_states
 from infllm.kernels.triton.part_mass import part_mass
@@ -228,3 +229,15 @@ def test_the_environment_chooses_the_kernels(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("INFLLM_KERNELS", name)
         dispatch.attend(parts, 0.25)
     assert asked == ["torch", "triton", "torch"]
+
+
+def test_keys_are_shared_where_few_programs_would_leave_processors_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(arguments, "processors", lambda device: 132)
+    device = torch.device("cpu")
+    assert [arguments.shares(n, device, 26) for n in (1, 8, 16, 66, 67, 128, 512)] == [
+        26, 26, 16, 4, 1, 1, 1,
+    ]  # fmt: skip
+    assert arguments.shares(8, device, 3) == 3
+    assert arguments.shares(8, device, 0) == 1

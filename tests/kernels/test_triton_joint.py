@@ -14,9 +14,10 @@ from torch import Tensor
 from infllm.kernels import attend as dispatch
 from infllm.kernels import partial_attention as reference
 from infllm.kernels.partial_attention import Band, Part, State
-from infllm.kernels.rotate import Rope
+from infllm.kernels.rotate import Layout, Rope
 from infllm.kernels.triton.attend import attend
 from infllm.kernels.triton.joint_attention import joint_attention, plan_of
+from infllm.kernels.triton.turn_keys import turned
 from tests.kernels.parts import Shape, normal, one_shot, rms_error
 
 CLOSE = {torch.float32: 2e-6, torch.float16: 1e-3}  # relative RMS
@@ -153,9 +154,10 @@ def test_a_state_to_go_on_from(softcap: float | None) -> None:
 
 
 def test_a_state_goes_into_launches_part_by_part() -> None:
-    """Keys that are rotated on load are no kind of the joint kernel."""
-    near, init, *_ = block(Shape(t=9))
-    far = replace(init, rope=ROPE, first=torch.tensor(-30))
+    """Keys of each query head for itself are no kind of the joint kernel."""
+    shape = Shape(t=9)
+    near, init, *_ = block(shape)
+    far = shape.paged(init.q, 2, 8, groups=4)
     assert plan_of([far], 0.25) is None
     state = State(*reference.partial_attention(near, 0.25))
     want, _ = dispatch.attend_reference([near, far], 0.25)
@@ -232,3 +234,50 @@ def test_tiles_are_chosen_and_not_tuned() -> None:
     for tile in ((16, 4, 2), (32, 4, 1), (64, 8, 2)):
         got, _ = joint_attention(plan, 0.25, tile=tile)
         assert rms_error(got, want) < CLOSE[torch.float32]
+
+
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+@pytest.mark.parametrize("t", [1, 9])
+@pytest.mark.parametrize("pairs", [8, 3])
+def test_keys_at_positions_of_their_own_are_rotated_before(
+    layout: Layout, t: int, pairs: int
+) -> None:
+    """Initial keys and units, as exact positions have them, also far away; then as any others."""
+    shape = Shape(t=t)
+    rope = Rope(100.0 ** (-torch.arange(pairs, dtype=torch.float64) / 8), 1.1, layout)
+    near, init, units, waiting = block(shape)
+    init = replace(init, rope=rope, first=torch.tensor(-1_000_003))
+    units = replace(units, rope=rope, first=torch.tensor([[[-900_000, -56, -8, 40]]]), mass="page")
+    parts = [near, init, units, waiting]
+    assert plan_of([turned(part) for part in parts], 0.25) is not None
+    got, masses = attend(parts, 0.25)
+    want, want_masses = dispatch.attend_reference(parts, 0.25)
+    assert rms_error(got, want) < 1e-5
+    assert masses[2] is not None
+    assert want_masses[2] is not None
+    assert rms_error(masses[2], want_masses[2]) < 1e-5
+
+
+def test_keys_of_each_head_and_codes_are_rotated_as_they_are_loaded() -> None:
+    shape = Shape(t=3)
+    apart = shape.paged(shape.query(), 2, 8, groups=4)
+    apart = replace(apart, rope=ROPE, first=torch.zeros(1, 4, 2, dtype=torch.int64))
+    assert turned(apart) is apart
+    codes = replace(block(shape)[2], rope=ROPE, first=torch.zeros(1, 1, 4, dtype=torch.int64))
+    codes = replace(codes, k_scale=torch.ones(8, 2, 8, 1), v_scale=torch.ones(8, 2, 8, 1))
+    assert turned(codes) is codes
+    plain = block(shape)[1]
+    assert turned(plain) is plain
+
+
+def test_blocks_rotate_their_units_each_by_its_own_table() -> None:
+    shape = Shape(t=3)
+    q = normal(2, 4, 3, 16)
+    pool = [normal(9, 2, 8, 16, seed=seed) for seed in (50, 51)]
+    table = torch.tensor([[[0, 2]], [[4, 2]]])
+    first = torch.tensor([[[-80, -40]], [[-33, -8]]])
+    part = Part(q, *pool, table=table, rope=ROPE, first=first)
+    k, v = (x.expand(2, -1, -1, -1) for x in shape.keys(5, 40))
+    init = Part(q, k, v, rope=ROPE, first=torch.tensor(-99))
+    got, _ = attend([part, init], 0.25)
+    assert rms_error(got, dispatch.attend_reference([part, init], 0.25)[0]) < 1e-5
