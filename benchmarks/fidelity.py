@@ -4,11 +4,11 @@ One document at a time: read once for each way of reading, asked on forks in eac
 Each result is a JSON line on the disk before the next; the same command goes on where it stopped.
 
     python benchmarks/fidelity.py --model PATH --corpus DIR --output fidelity.jsonl \\
-        --tasks facts,ruler,local --len 2K,6K --methods origin,published,keys
+        --tasks facts,ruler,local --len 2K,6K --methods "origin published default"
 
-A method is a name below, or NAME:KEY=VALUE,... on top of inf-llm; behind a slash stand settings
-that only the questions have (`keys64:/unit_score=keys,topk=64`), so that the document is read once
-for all that read alike.
+A method is a name below, or NAME:KEY=VALUE,... on top of what fits the model and of `--base`.
+Behind a slash stand settings that only the questions have (`more:/topk=16,far_position=capped`), so
+that the document is read once for all that read alike.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ BASE = "n_init=64,n_local=1024,block_size=64,topk=8,exc_block_size=512,chunk_siz
 METHODS = {
     "origin": "type=origin",
     "window": "type=stream-lm",
-    "published": "unit_score=representatives",
-    "published-dot": "unit_score=representatives,repr_score=dot",
-    "keys": "unit_score=representatives/unit_score=keys",
+    "default": "",
+    "published": "/unit_score=representatives,far_position=capped",
+    "keys": "/unit_score=keys",
+    "capped": "/far_position=capped",
+    "exact": "/far_position=exact",
 }
 SUITES = {
     "ruler": "ruler:niah_single_1,niah_single_2,niah_multikey_1,niah_multikey_2,"
@@ -60,7 +62,6 @@ SUITES = {
 }
 BOOKS = "emma,walden-and-on-the-duty-of-civil-disobedience,lord-jim,the-moonstone"
 ANSWER_TOKENS = 24
-QUESTIONS = Path(__file__).with_name("fidelity_questions.json")
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,11 @@ class Paper:
 
 
 def method(spec: str) -> Method:
-    name, _, given = spec.partition(":")
-    settings = given if given else METHODS[name]
+    """Raises SystemExit for a name that stands for nothing."""
+    name, colon, given = spec.partition(":")
+    if not colon and name not in METHODS:
+        raise SystemExit(f"no method {name!r}; there are {', '.join(METHODS)}, and NAME:KEY=VALUE")
+    settings = given if colon else METHODS[name]
     reading, _, asking = settings.partition("/")
     return Method(name, settings_of(reading), settings_of(asking))
 
@@ -111,8 +115,6 @@ def settings_of(text: str) -> dict[str, Any]:
 def papers(engine: Engine, args: argparse.Namespace, task: str, length: int) -> Iterator[Paper]:
     if task == "facts":
         yield from _with_facts(engine, args, length)
-    elif task == "questions":
-        yield from _as_they_stand(engine, args, length)
     else:
         yield from _of_suites(engine, args, SUITES[task], length)
 
@@ -153,22 +155,6 @@ def _of_suites(
             yield Paper(task.id, length, number, [*encoded.head, *encoded.context], asked)
 
 
-def _as_they_stand(engine: Engine, args: argparse.Namespace, length: int) -> Iterator[Paper]:
-    from fidelity_questions import stretches
-
-    tokenizer, config = engine.tokenizer, engine.config
-    for number, stretch in enumerate(stretches(tokenizer, QUESTIONS, args.corpus, length)):
-        if number == args.documents:
-            return
-        prompts = [build_prompt(tokenizer, config, "ask", question=q.question)
-                   for q in stretch.questions]  # fmt: skip
-        asked = [
-            Asked(stretch.book, prompt.tail_ids, lambda answer, q=q: float(q.is_right(answer)))
-            for q, prompt in zip(stretch.questions, prompts, strict=True)
-        ]
-        yield Paper("questions", length, number, [*prompts[0].head_ids, *stretch.ids], asked)
-
-
 # ---- one document, all methods --------------------------------------------------------------
 
 
@@ -194,8 +180,7 @@ def _read(engine: Engine, paper: Paper, settings: Mapping[str, Any]) -> tuple[Se
 
 
 def _ask(engine: Engine, session: Session, paper: Paper, how: Method) -> dict[str, Any]:
-    answers, scores = [], []
-    sampling, attended, tokens = Sampling(max_new_tokens=ANSWER_TOKENS), 0, 0
+    answers, scores, attended, tokens = [], [], 0, 0
     began = time.process_time()
     for question in paper.questions:
         fork = asked_otherwise(session, how.asking)
@@ -269,15 +254,18 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a preset, a folder or a GGUF file")
     parser.add_argument("--corpus", type=Path, required=True, help="folder of books as text")
     parser.add_argument("--output", type=Path, required=True, help="JSON lines; goes on if there")
-    parser.add_argument("--tasks", default="facts", help="facts, ruler, local, questions")
+    parser.add_argument("--tasks", default="facts", help="of facts, ruler and local")
     parser.add_argument("--len", default="2K,6K", dest="lengths")
-    parser.add_argument("--methods", default="origin published keys", help="by blanks")
+    parser.add_argument("--methods", default="origin published default", help="by blanks")
     parser.add_argument("--base", default=BASE, help="settings of all methods")
-    parser.add_argument("--documents", type=int, default=8, help="of facts and questions")
+    parser.add_argument("--documents", type=int, default=8, help="with facts, at each length")
     parser.add_argument("--facts", type=int, default=5, help="a document, at most 8")
     parser.add_argument("--samples", type=int, default=2, help="of each task of a suite")
     parser.add_argument("--books", default=BOOKS)
     args = parser.parse_args()
+    unknown = set(args.tasks.split(",")) - {"facts", *SUITES}
+    if unknown:
+        parser.error(f"--tasks: no {', '.join(sorted(unknown))}")
     if not 1 <= args.facts <= 8:
         parser.error("--facts: 1 to 8")
     methods = [method(spec) for spec in args.methods.split()]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from common import environment
-from fidelity import BASE, METHODS, Method, asked_otherwise, method, settings_of
+from fidelity import BASE, Method, asked_otherwise, method, settings_of
 from fidelity_facts import Planted, plant
 
 from infllm.cli.tasks.lengths import parse_length
@@ -178,7 +178,9 @@ def main() -> None:
     parser.add_argument("--len", default="6K", dest="length")
     parser.add_argument("--documents", type=int, default=1)
     parser.add_argument("--facts", type=int, default=8)
-    parser.add_argument("--methods", default="published keys", help="by blanks, as in fidelity.py")
+    parser.add_argument(
+        "--methods", default="published default", help="by blanks, as in fidelity.py"
+    )
     parser.add_argument("--base", default=BASE)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--output", type=Path)
@@ -210,7 +212,7 @@ def main() -> None:
     mass = torch.cat(masses)
     report: dict[str, Any] = {
         "benchmark": "fidelity_recall", **environment(), "model": Path(args.model).name,
-        "base": args.base, "settings": {m.name: METHODS.get(m.name, "") for m in methods},
+        "base": args.base, "methods": args.methods,
         "mass": mass.mean(dim=0).round(decimals=4).tolist(),
     }  # fmt: skip
     pictures = {}

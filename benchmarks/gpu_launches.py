@@ -30,6 +30,7 @@ HEADS, KV_HEADS, DIM = 32, 8, 16
 SETTINGS = {
     "type": "inf-llm", "n_init": 8, "n_local": 256, "block_size": 8, "topk": 16, "repr_topk": 4,
     "max_cached_block": 64, "exc_block_size": 32, "kv_dtype": "int8",
+    "unit_score": "representatives",
 }  # fmt: skip
 CHUNK = 512
 

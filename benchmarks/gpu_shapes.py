@@ -23,6 +23,7 @@ class Shape:
 MEMORY = {
     "n_init": 128, "n_local": 4096, "block_size": 128, "topk": 16, "repr_topk": 4,
     "max_cached_block": 64, "exc_block_size": 512, "kv_dtype": "int8",
+    "unit_score": "representatives",  # else a step scores keys on the host, and none is recorded
 }  # fmt: skip
 LONG = {"chunk_size": 8192, "lengths": "32K,128K,512K,1M", "dense_to": "128K"}
 SHAPES = {

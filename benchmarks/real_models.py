@@ -2,7 +2,7 @@
 
     pip install xllamacpp   # llama.cpp as a wheel, for its rows
     python benchmarks/real_models.py --model MODEL.gguf ... --text FOLDER \\
-        --parts speed,perplexity --output benchmarks/results/real_models.json
+        --parts speed,perplexity,weights --output benchmarks/results/real_models.json
 
 Speed: tokens a second of reading and of decoding behind 1K to 128K tokens, beside transformers'
 own attention (`sdpa`, with the same dtype) and llama.cpp (with the same file and threads), each in
@@ -11,7 +11,8 @@ the rows before it and marked `~`: reading as a n + b n^2, a step as a + b n; ou
 The floor is the operations of reading over the rate of a matrix product of the model's own shapes.
 Figures are by CPU time, which other work on the machine changes little: with one thread they are
 those of an idle machine. Perplexity: along one text that no model here was tuned on, under inf-llm,
-stream-lm and full attention to the trained length.
+stream-lm and full attention to the trained length. Weights: of each form of `--weights` its bytes,
+and the speed and perplexity of decode steps behind 1,024 tokens of the text.
 
 The report is written after each row; the same command goes on where it stopped.
 """
@@ -35,6 +36,7 @@ from infllm.cli.tasks.lengths import length_name, parse_length
 RESULTS = Path(__file__).parent / "results"
 ROWS = Path(__file__).with_name("real_models_rows.py")
 METHODS = ("infllm", "sdpa", "llama.cpp")
+FORMS = ("full", "packed", "int8", "int4")  # of weights
 POLICIES = ("inf-llm", "stream-lm", "origin")
 Row = dict[str, Any]
 
@@ -122,7 +124,8 @@ def measure_speed(report: Report, model: Path, given: argparse.Namespace, asked:
                 floor = row["operations"] / ceiling["flops_per_cpu_second"]
                 row["floor_cpu_seconds"] = round(floor, 3)
                 row["of_floor"] = round(floor / row["cpu_seconds"], 3)
-                row["step_floor_seconds"] = row["decode_bytes"] / ceiling["bytes_per_second"]
+                moved = row["decode_bytes"] / ceiling["bytes_per_cpu_second"]
+                row["step_floor_cpu_seconds"] = round(moved, 5)
             report.add({**key, **row})
         done = [r for r in report.of(**key) if "seconds" in r and "extrapolated" not in r]
         done.sort(key=lambda row: row["tokens"])
@@ -132,12 +135,7 @@ def measure_speed(report: Report, model: Path, given: argparse.Namespace, asked:
 
 
 def measure_perplexity(report: Report, model: Path, given: argparse.Namespace, asked: Row) -> None:
-    if given.text is None:
-        raise SystemExit("the part perplexity needs --text: a book, or a folder of books")
-    texts = sorted(given.text.glob("*.txt")) if given.text.is_dir() else [given.text]
-    if not texts:
-        raise SystemExit(f"no *.txt in {given.text}")
-    text = max(texts, key=lambda path: path.stat().st_size) if given.text.is_dir() else texts[0]
+    text = chosen_text(given)
     if not report.of(model=model.name, part="ceilings"):
         for row in run({**asked, "method": "ceilings"}):
             report.add({"model": model.name, "part": "ceilings", **row})
@@ -150,6 +148,27 @@ def measure_perplexity(report: Report, model: Path, given: argparse.Namespace, a
             more = {"method": "perplexity", "policy": policy, "text": str(text), "tokens": tokens}
             for row in run({**asked, **more}):
                 report.add({**key, "trained_length": trained, **row})
+
+
+def measure_weights(report: Report, model: Path, given: argparse.Namespace, asked: Row) -> None:
+    text = chosen_text(given)
+    for form in FORMS:
+        key = {"model": model.name, "part": "weights", "form": form}
+        if not report.of(**key):
+            more = {"method": "weights", "form": form, "text": str(text),
+                    "context": 1024, "tokens": given.steps}  # fmt: skip
+            for row in run({**asked, **more}):
+                report.add({**key, **row})
+
+
+def chosen_text(given: argparse.Namespace) -> Path:
+    """The book of `--text`, or the longest in that folder."""
+    if given.text is None:
+        raise SystemExit("these parts need --text: a book, or a folder of books")
+    texts = sorted(given.text.glob("*.txt")) if given.text.is_dir() else [given.text]
+    if not texts:
+        raise SystemExit(f"no *.txt in {given.text}")
+    return max(texts, key=lambda path: path.stat().st_size)
 
 
 # ---- tables --------------------------------------------------------------------------------------
@@ -197,6 +216,18 @@ def perplexity_table(report: Report, model: str) -> str:
     return "\n".join(lines)
 
 
+def weights_table(report: Report, model: str) -> str:
+    rows = [r for r in report.of(model=model, part="weights") if "nll" in r]
+    lines = [f"{model}: weights", "| form | MB | CPU ms a step | perplexity |", "|---|---|---|---|"]
+    for row in rows:
+        change = row["perplexity"] / rows[0]["perplexity"] - 1
+        lines.append(
+            f"| {row['form']} | {row['bytes'] / 1e6:,.0f} | {1e3 * row['step_cpu_seconds']:.1f} | "
+            f"{row['perplexity']:.2f}, {change:+.1%} |"
+        )
+    return "\n".join(lines) if rows else ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -208,6 +239,7 @@ def main() -> None:
     parser.add_argument("--policies", default=",".join(POLICIES))
     parser.add_argument("--text", type=Path, help="a book, or a folder: its longest *.txt is taken")
     parser.add_argument("--along", default="64K", help="tokens of it")
+    parser.add_argument("--steps", type=int, default=512, help="decoded with each form of weights")
     parser.add_argument("--bound", type=float, default=20.0, help="minutes of one row")
     parser.add_argument("--generate", type=int, default=16, help="tokens decoded at each length")
     parser.add_argument("--threads", type=int, default=2)
@@ -220,7 +252,7 @@ def main() -> None:
     for model in given.model:
         if not model.is_file():
             raise SystemExit(f"no file {model}")
-    parts = {"speed": measure_speed, "perplexity": measure_perplexity}
+    parts = {"speed": measure_speed, "perplexity": measure_perplexity, "weights": measure_weights}
     wanted = given.parts.split(",")
     if unknown := sorted(set(wanted) - set(parts)):
         raise SystemExit(f"no part {unknown[0]}: {', '.join(parts)}")
@@ -229,9 +261,10 @@ def main() -> None:
             asked = {**choices, "model": str(model), "bound": 60 * given.bound}
             parts[part](report, model, given, asked)
     for model in given.model:
-        print("\n".join(filter(None, (speed_table(report, model.name)
-                                      if report.of(model=model.name, part="speed") else "",
-                                      perplexity_table(report, model.name)))))  # fmt: skip
+        name = model.name
+        speed = speed_table(report, name) if report.of(model=name, part="speed") else ""
+        tables = speed, perplexity_table(report, name), weights_table(report, name)
+        print("\n\n".join(filter(None, tables)))
 
 
 if __name__ == "__main__":

@@ -229,7 +229,7 @@ def ceilings(asked: Row) -> Iterator[Row]:
     yield {
         "flops_per_cpu_second": 8.0 * rows * hidden * inner / best(product, "cpu_seconds"),
         "flops_per_second": 8.0 * rows * hidden * inner / best(product, "seconds"),
-        "bytes_per_second": large.nbytes / best(reading, "seconds"),
+        "bytes_per_cpu_second": large.nbytes / best(reading, "cpu_seconds"),
         "dtype": str(dtype).removeprefix("torch."),
         "trained_length": spec.get("max_position_embeddings"),
         "vocab": spec["vocab_size"],
@@ -266,8 +266,49 @@ def perplexity(asked: Row) -> Iterator[Row]:
     }
 
 
+def weights(asked: Row) -> Iterator[Row]:
+    """One form of the weights: bytes, and speed and perplexity of decode steps along a text."""
+    import torch
+
+    engine = open_engine(asked, **{"model.weights": asked["form"]})
+    tokenizer = engine.tokenizer
+    ids = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    context, steps = asked["context"], asked["tokens"]
+    text = Path(asked["text"]).read_text(encoding="utf-8")
+    ids += tokenizer.encode(text[20_000 : 20_000 + 16 * (context + steps)])
+    ids = ids[: context + steps + 1]
+    session = engine.session()
+    session.read(ids[:context])
+    session.end()
+    clock = Clock()
+    logits = session.score(ids[context:-1], step=True)
+    used = clock.read()
+    nll = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[context + 1 :])).item()
+    yield {
+        "text": Path(asked["text"]).name, "context": context, "tokens": steps,
+        "nll": round(nll, 4), "perplexity": round(math.exp(nll), 3),
+        "bytes": weight_bytes(engine.model, asked["form"]), **per_token(used, steps),
+    }  # fmt: skip
+
+
+def weight_bytes(model: Any, form: str) -> int:
+    """Of all weights, and of packed ones in place of them or beside them."""
+    from torch import nn
+
+    from infllm.engine.attachment.packed_weights import Int8Weight, PackedLinear
+
+    total = sum(x.nbytes for x in {x.data_ptr(): x for x in model.parameters()}.values())
+    for one in model.modules():
+        if isinstance(one, PackedLinear):
+            bits = 8 if isinstance(one.packed, Int8Weight) else 4
+            total += one.in_features * one.out_features * bits // 8 + one.scale.nbytes
+        elif form == "packed" and type(one) is nn.Linear:
+            total += one.in_features * one.out_features + 4 * one.out_features
+    return total
+
+
 METHODS = {"infllm": ours, "sdpa": sdpa, "llama.cpp": llama, "ceilings": ceilings,
-           "perplexity": perplexity}  # fmt: skip
+           "perplexity": perplexity, "weights": weights}  # fmt: skip
 
 
 def main() -> None:

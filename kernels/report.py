@@ -25,7 +25,7 @@ from infllm.kernels.triton.tiles import SHARED_KIB
 from infllm.kernels.triton.variant import STRIDES, Variant
 from infllm.kernels.triton.variants import variants
 
-STACK = 96  # bytes of a thread, at most: beside loops, where they cost nothing that one could see
+STACK = 160  # bytes of a thread, at most: beside loops, where they cost nothing one could see
 
 
 @dataclass(frozen=True)

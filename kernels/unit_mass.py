@@ -96,6 +96,14 @@ def dense_lse(
         return version(parts, scale, softcap, sink)
     b, h, t, _ = parts[0].q.shape
     n_kv = parts[0].k.shape[1]
+    if t == 1:  # small enough to be worked on at once
+        states = [
+            torch.logsumexp(partial_logits(part, gather_keys(part)[0], scale, softcap), dim=-1)
+            for part in parts
+        ]
+        if sink is not None:
+            states.append(sink.float()[None, :, None].expand_as(states[0]))
+        return states[0] if len(states) == 1 else torch.logsumexp(torch.stack(states), dim=0)
     group = h // n_kv
     out = parts[0].q.new_empty(b, h, t, dtype=torch.float32)
     for i in range(n_kv):  # one at a time: a window's logits of all heads are large

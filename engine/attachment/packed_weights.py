@@ -73,7 +73,7 @@ def pack_steps(model: nn.Module) -> Callable[[], None]:
             one.__dict__.pop("forward", None)
 
     for one, weight in packed:
-        one.forward = _RowsApart(one, weight)
+        one.__dict__["forward"] = _RowsApart(one, weight)
     return undo
 
 

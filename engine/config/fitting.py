@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from infllm.engine.config.device import has_cuda
 
 WIDEST = 4096  # tokens of the window, as published
-NARROWEST = 512  # below it, small models lose the thread of what they read
+NARROWEST = 1024  # with half of it a small model answered 9 of 12 questions and not 11
 # On a CPU: what attention may cost of the linear layers, in operations. Its products are thinner,
 # so that it takes about twice as long for each: a third of the time of reading, at most.
 ATTENTION_SHARE = 0.25
@@ -51,7 +51,7 @@ def fit(model_config: Mapping[str, Any], device: str, window: int | None = None)
 
     The window is at most 4096 tokens and half of the trained length, as the published 4K and 8K
     configs have it. On a GPU it is that. On a CPU, where attention to it would take a small model
-    longer than all else, it is the largest power of two, from 512 tokens on, with which attention
+    longer than all else, it is the largest power of two, from 1024 tokens on, with which attention
     (initial tokens, window and units looked up) takes at most a quarter of the operations of the
     linear layers: that is the time budget. All else follows from the window (`_around`), also from
     one that was chosen: `window`. What was measured: docs/presets.md.

@@ -25,8 +25,7 @@ from infllm.engine.errors import ConfigError
 
 UNLIMITED = 2**31 - 1  # the published configs write "no limit" so
 DEFAULT_PRESET = "pocket"
-
-# Keys of the published configs that choose between implementations there and nothing here.
+# Keys of the published configs that choose an implementation there and nothing here.
 WITHOUT_EFFECT = ("model.fattn", "model.async_global_stream", "model.pin_memory")
 TURNS = 4  # of the length that chunks are given then fill what sirllm keeps
 FITTED = "fitted to the model"  # the layer of `fitting`

@@ -28,6 +28,7 @@ class FarRows:
         self._size = layer.config.block_size
         self._unit_of: list[list[int]] = []  # by sequence and place: as the steps so far want it
         self._lying: list[list[int]] = []  # likewise: what lies there, also of steps taken back
+        self._wanted: list[list[int]] = []  # brought last, by sequence
         b, heads, _, d = like.shape
         self._k, self._v = (like.new_empty(2, b, heads, 0, d)).unbind()
         self._init: tuple[Tensor, Tensor] | None = None
@@ -40,8 +41,8 @@ class FarRows:
         """The initial tokens, as far as there are any, for far queries [B, H, 1, D]."""
         return [] if self._init is None else [Part(q, *self._init)]
 
-    def bring(self, chosen: Tensor) -> Tensor:
-        """Have units `chosen` int64 [B, 1, n]; returns them in the order in which they lie."""
+    def bring(self, chosen: Tensor) -> None:
+        """Have units `chosen` int64 [B, 1, n], in whatever order."""
         pages, table = self._units.fetch(chosen)
         wanted, slots = chosen[:, 0].tolist(), table[:, 0].tolist()
         n = len(wanted[0])
@@ -63,7 +64,16 @@ class FarRows:
                 if self._lying[b][place] != unit:
                     self._load(b, place, pages[slot_of[unit]])
                     self._lying[b][place] = unit
-        return torch.tensor(self._unit_of)[:, None]
+        self._wanted = wanted
+
+    def by_unit(self, mass: Tensor) -> Tensor:
+        """Masses [B, H, n] of the units brought last, in their order, of those of their keys."""
+        mass = mass.unflatten(2, (-1, self._size)).sum(dim=3)
+        places = [
+            [held.index(unit) for unit in wanted]
+            for held, wanted in zip(self._unit_of, self._wanted, strict=True)
+        ]
+        return mass.gather(2, torch.tensor(places)[:, None].expand_as(mass))
 
     def mark(self) -> Callable[[], None]:
         """What takes the order in which units lie back, and forward again, to what it is now."""

@@ -203,11 +203,13 @@ def represent(config: ModelConfig, first: int, score: Tensor, k: Tensor) -> Cut:
     """
     score = score.unflatten(2, (-1, config.block_size))  # [B, H, n, block_size]
     keys = k.unflatten(2, (-1, config.block_size))  # [B, Hkv, n, block_size, D]
-    b, h = score.shape[:2]
+    b = score.shape[0]
     if config.repr_heads == "group":
         score = score.view(b, k.shape[1], -1, *score.shape[2:]).sum(dim=2)
     best = score.topk(config.repr_topk, dim=-1).indices  # [B, R, n, repr_topk]
-    if score.shape[1] != k.shape[1]:
-        keys = keys.repeat_interleave(h // k.shape[1], dim=1)
-    at = best[..., None].expand(*best.shape, keys.shape[-1])
-    return Cut(first, score, best, keys.gather(3, at).float().mean(dim=3))
+    r, n, d = score.shape[1], score.shape[2], keys.shape[-1]
+    # The heads of a group choose among the same keys: [B, Hkv, n, R / Hkv * repr_topk].
+    at = best.unflatten(1, (k.shape[1], -1)).transpose(2, 3).flatten(3)
+    chosen = keys.gather(3, at[..., None].expand(*at.shape, d)).unflatten(3, (-1, best.shape[3]))
+    vector = chosen.mean(dim=4, dtype=torch.float32).transpose(2, 3).reshape(b, r, n, d)
+    return Cut(first, score, best, vector)

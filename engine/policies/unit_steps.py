@@ -124,7 +124,8 @@ class Step(Way):
         waiting = tokens.waiting_parts(q, 0, 1)
         chosen = layer.look_up(0, 1, [*parts, *waiting])
         if chosen is not None:
-            layer.chosen = far.bring(chosen)
+            layer.chosen = chosen
+            far.bring(chosen)
             parts.append(far.unit_part(q, layer.watches))
         return [*parts, *waiting]
 
@@ -144,9 +145,7 @@ class Step(Way):
         far = self._far_rows()
         if far is not None:
             first, *others = masses
-            size = self._layer.config.block_size
-            by_unit = [x if x is None else x.unflatten(2, (-1, size)).sum(dim=3) for x in others]
-            masses = [first, *by_unit]
+            masses = [first, *(None if x is None else far.by_unit(x) for x in others)]
         self._layer.account_for(start, stop, masses)
 
     def end(self) -> None:

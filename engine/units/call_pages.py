@@ -63,19 +63,25 @@ class CallPages:
         stats.misses += len(self._page_of)
 
     def _load(self, units: list[int], first: int) -> Any:
-        def put(number: Tensor, codes: Tensor, scale: Tensor | None = None) -> None:
-            pages = self.pages[first : first + len(units)]
+        read = self._store.gathering(units)
+        pages = self.pages[first : first + len(units)]
+
+        def put(codes: Tensor, scale: Tensor | None = None) -> None:
+            self._fill(pages, dequantize(codes, scale, pages.dtype), None)
+
+        def put_turned(number: Tensor, codes: Tensor, scale: Tensor | None = None) -> None:
             self._fill(pages, dequantize(codes, scale, pages.dtype), number)
 
-        def gather() -> list[Tensor]:
+        def numbered() -> list[Tensor]:
             number = self._staging.empty((len(units),), torch.int64)
             return [number.copy_(torch.tensor(units)), *read()]
 
-        read = self._store.gathering(units)
-        return self._staging.upload_later(gather, put)
-
-    def _fill(self, pages: Tensor, values: Tensor, number: Tensor) -> None:
         if self._turn is None:
+            return self._staging.upload_later(read, put)
+        return self._staging.upload_later(numbered, put_turned)
+
+    def _fill(self, pages: Tensor, values: Tensor, number: Tensor | None) -> None:
+        if self._turn is None or number is None:
             pages.copy_(values)
             return
         pages[:, 0].copy_(self._turn(values[:, 0], number))
@@ -84,8 +90,10 @@ class CallPages:
     def add(self, values: Tensor) -> None:
         """Units just made, [n, 2, Hkv, block_size, D], as they would come back from the host."""
         n = values.shape[0]
-        first = self._n_old + self._made
-        number = torch.arange(first, first + n, device=values.device)
+        number = None
+        if self._turn is not None:
+            first = self._n_old + self._made
+            number = torch.arange(first, first + n, device=values.device)
         self._fill(self.pages[self._made : self._made + n], values, number)
         self._made += n
 

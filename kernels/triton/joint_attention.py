@@ -276,7 +276,9 @@ def plan_of(parts: Sequence[Part], scale: float) -> Plan | None:
             if window not in (None, bound) or (window is not None and _where(part) != shift):
                 return None
             window, shift = bound, _where(part)
-    plan = Plan(*(found.get(kind) for kind in ("near", "init", "units", "waiting")), window or 0)
+    plan = Plan(
+        found.get("near"), found.get("init"), found.get("units"), found.get("waiting"), window or 0
+    )  # fmt: skip
     queries = [part.q for part in parts]
     far = plan.far
     if any(part.q is not far[0].q for part in far):
@@ -354,18 +356,19 @@ def joint_attention(
     near, units, init, waiting = plan.parts
     far = plan.far
     banded = near or waiting
+    table = None if units is None or units.table is None else units.table.contiguous()
     joint_attention_kernel[triton.cdiv(t * group, rows), b * (h // group), n](
         None if near is None else near.q, far[0].q if far else None,
         *_keys(near), *_keys(init), *_keys(units), *_keys(waiting),
-        None if units is None else units.table.contiguous(),
+        table,
         None if banded is None else banded.shift,
         *((None, None) if before is None else (before.o, before.lse)),
         sink if n == 1 else None, o, lse,
         h, t, *(0 if part is None else part.n_keys for part in (near, init, units, waiting)), split,
-        0 if near is None else near.band.offset, 0 if waiting is None else waiting.band.offset,
+        _offset(near), _offset(waiting),
         plan.window, scale, softcap or 1.0, *q.stride()[:3],
         *_strides(near), *_strides(init), *_strides(units), *_strides(waiting),
-        0 if units is None else units.table.stride(0),
+        0 if table is None else table.stride(0),
         *o_strides, o_split, lse_split,
         group, 0 if units is None else units.k.shape[2], softcap is not None, SPLIT,
         d, dv, padded(d), padded(dv), rows, keys, min(keys, EDGE),
@@ -378,6 +381,10 @@ def joint_attention(
 
 def _keys(part: Part | None) -> tuple[Tensor | None, Tensor | None]:
     return (None, None) if part is None else (part.k, part.v)
+
+
+def _offset(part: Part | None) -> int:
+    return 0 if part is None or part.band is None else part.band.offset
 
 
 def _strides(part: Part | None) -> tuple[int, ...]:

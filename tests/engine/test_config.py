@@ -370,7 +370,7 @@ def test_on_a_gpu_the_window_is_that_of_the_trained_length(length: int, expected
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        (SMOLLM2_135M, (512, 8, 64)),
+        (SMOLLM2_135M, (1024, 8, 64)),
         (QWEN25_05B, (1024, 8, 64)),
         (SMOLLM2_17B, (2048, 16, 64)),
         (QWEN25_7B, (4096, 16, 128)),

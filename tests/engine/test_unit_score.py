@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -87,16 +86,18 @@ def looked_up(
     policy.softmax = Softmax(SCALE, **softmax)
     q, k, v = (x[:, :, start:stop] for x in qkv)
     policy.begin(q, k, v, Call(0, start))
-    masses = policy.key_scores(beside_units(policy, stop - start), n).exp()
+    beside = asked_beside(policy, stop - start)
+    masses = policy.key_scores(beside, n).exp()
     assert policy.chosen is not None
     return masses, policy.chosen
 
 
-def beside_units(policy: InfLLM, n_queries: int) -> list[Part]:
-    """All parts of the call under way but units."""
-    with mock.patch.object(policy, "look_up", wraps=policy.look_up) as look_up:
+def asked_beside(policy: InfLLM, n_queries: int) -> list[Part]:
+    """What the lookup of the call under way is told that its queries attend beside units."""
+    with pytest.MonkeyPatch.context() as patch:
+        look_up, beside = policy.look_up, []
+        patch.setattr(policy, "look_up", lambda a, z, p: beside.extend(p) or look_up(a, z, p))
         policy.parts(0, n_queries)
-    (_, _, beside), _ = look_up.call_args
     return beside
 
 
@@ -362,7 +363,7 @@ def beside_of(policy: InfLLM, qkv: tuple[Tensor, Tensor, Tensor], start: int, st
     policy.softmax = Softmax(SCALE)
     q, k, v = (x[:, :, start:stop] for x in qkv)
     policy.begin(q, k, v, Call(0, start))
-    return unit_mass.dense_lse(beside_units(policy, stop - start), SCALE).double()
+    return unit_mass.dense_lse(asked_beside(policy, stop - start), SCALE).double()
 
 
 def test_exact_positions_look_at_all_keys() -> None:

@@ -18,7 +18,7 @@ pytest.importorskip("triton")
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
-SPILLED_BYTES = 128  # of a thread's stack, at most, by a Triton that is not the pinned one
+SPILLED_BYTES = 192  # of a thread's stack, at most, by a Triton that is not the pinned one
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in HERE.glob("test_triton_*.py")))
