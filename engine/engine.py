@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+from torch import Tensor
 
 from infllm.engine.attachment import (
     Attachment,
@@ -20,6 +21,7 @@ from infllm.engine.attachment import (
     pack_steps,
     refuse_by_config,
     refuse_packed,
+    rounds_rows,
 )
 from infllm.engine.config import LOOKUPS, UNCHOSEN, Config, ModelConfig, fit_to_model, load_config
 from infllm.engine.decode import Record, Recorder
@@ -34,6 +36,7 @@ from infllm.engine.files import (
     tokenizer_digest,
 )
 from infllm.engine.guide import Guide, load_guide
+from infllm.engine.readers import attention_rows
 from infllm.engine.session import Backing, Session
 from infllm.engine.text import Tokenizer
 from infllm.engine.units import Estimate, estimate
@@ -127,9 +130,26 @@ class Engine:
         if overrides:
             config = _resolved(config.with_overrides(overrides), self.dtype)
         backing = Backing(
-            self.attachment, self.recorder, self.eos_ids, self._key, save, self._guide
+            self.attachment,
+            self.recorder,
+            self.eos_ids,
+            self._key,
+            save,
+            self._guide,
+            self.rounds_rows,
         )
         return Session(backing, config.model, config.chunk_size, start)
+
+    @property
+    def rounds_rows(self) -> bool:
+        """Whether a step is no row of a longer pass, since it takes packed weights: what is drafted
+        would change tokens, and is not tried."""
+        return rounds_rows(self.model)
+
+    def attention_rows(self, ids: Sequence[int], first: int) -> Tensor:
+        """What tokens `first` on of `ids` attend, see `readers.attention_rows`; no session has
+        read them."""
+        return attention_rows(self.attachment, self.config.model, ids, first)
 
     @property
     def record(self) -> Record | None:

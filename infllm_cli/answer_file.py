@@ -27,18 +27,31 @@ START = b'{"schema": '  # of every line
 NAMES = "sources/names"  # told, not compared: the same document may be called otherwise
 
 
-def answers_depend_on(prepared: "Prepared", sampling: Sampling, read_back: bool) -> dict[str, Any]:
+def answers_depend_on(
+    prepared: "Prepared", sampling: Sampling, read_back: bool, reader: str | None = None
+) -> dict[str, Any]:
     """All that an answer depends on beside its question."""
     engine = prepared.engine
+    by_reader: dict[str, Any] = {}
+    if reader is not None:
+        by_reader = {"reader": reader, "reader_settings": dict(getattr(engine.config, reader))}
     return {
         "format": FORMAT,
         "sources": {"names": ", ".join(prepared.sources), "digest": prepared.digest},
         "prompt": _prompt_digest(engine),
         "policy": engine.config.model.type,
         "read_back": read_back,
-        "sampling": {**vars(sampling), "stop": list(sampling.stop)},
+        **by_reader,
+        "sampling": _of_answers(sampling),
         **describe_engine(engine),
     }
+
+
+def _of_answers(sampling: Sampling) -> dict[str, Any]:
+    """What of it an answer depends on: not on what was tried on the way."""
+    chosen = {**vars(sampling), "stop": list(sampling.stop)}
+    del chosen["draft"]
+    return chosen
 
 
 def _prompt_digest(engine: "Engine") -> str:

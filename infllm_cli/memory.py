@@ -31,6 +31,7 @@ from infllm.cli.text import count
 
 if TYPE_CHECKING:
     from infllm.engine import Engine, Session, Verification
+    from infllm.engine.drafts import SuffixArray
     from infllm.engine.files import Manifest
 
 DOCUMENTS = "documents.json"  # in a memory's folder: texts and where each character came from
@@ -63,6 +64,10 @@ class Plan:
         return len(self.head_ids) + len(self.ids)
 
     @property
+    def unread(self) -> "Unread":
+        return Unread(self.passages, len(self.ids), self.given, self.given - self.tokens)
+
+    @property
     def digest(self) -> str:
         """Of the ids and of what they are cited as, but for the names of the sources: a document
         that is moved, or named from another folder, is the same."""
@@ -77,7 +82,7 @@ class Memory:
 
     `folder`: where it is kept, if it is. `reused`: it was not read now. `choice`: preset and
     overrides that it was read with, as the command line had them. `turns`: of a conversation that
-    was kept with it.
+    was kept with it. `suffixes`: of the documents, once they were asked for, see `tasks.drafting`.
     """
 
     session: "Session"
@@ -87,10 +92,47 @@ class Memory:
     reused: bool = False
     choice: dict[str, Any] = field(default_factory=dict)
     turns: int = 0
+    suffixes: "SuffixArray | None" = None
 
     @property
     def collection(self) -> Collection:
         return self.passages.collection
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Documents as a reader takes them: their text, and the tokens that are read of it.
+
+    `given` counts a prompt's head as well, and the `truncated` that max_len leaves out.
+    """
+
+    passages: Passages
+    tokens: int
+    given: int
+    truncated: int
+
+
+def documents_of(folder: Path) -> Unread:
+    """The documents that a memory was made of, without opening it.
+
+    Raises:
+        infllm.engine.errors.MemoryFileError: it is damaged, or no memory of documents.
+    """
+    from infllm.engine.files import read_manifest
+
+    manifest = read_manifest(folder)
+    about = about_memory(folder, manifest)
+    given, truncated = about["tokens_given"], about["tokens_truncated"]
+    tokens = given - about["head"] - truncated
+    return Unread(_passages(folder, manifest, about), tokens, given, truncated)
+
+
+def _passages(folder: Path, manifest: "Manifest", about: dict[str, Any]) -> Passages:
+    from infllm.engine.files import read_extra
+
+    collection = unpack_documents(read_extra(folder, DOCUMENTS, manifest))
+    offsets = np.load(io.BytesIO(read_extra(folder, OFFSETS, manifest)), allow_pickle=False)
+    return Passages(collection, offsets, about["head"], about["characters"])
 
 
 def plan_reading(
@@ -210,7 +252,7 @@ def open_memory(engine: "Engine", memory: "Path | Verification", *, whole: bool 
             tokenizer or configuration, or no memory of documents.
     """
     from infllm.engine.errors import MemoryFileError
-    from infllm.engine.files import CHECKED_WHOLE, read_extra, read_manifest
+    from infllm.engine.files import CHECKED_WHOLE, read_manifest
 
     if isinstance(memory, Path):
         folder = memory
@@ -224,13 +266,11 @@ def open_memory(engine: "Engine", memory: "Path | Verification", *, whole: bool 
             error.hint = "the index command that was stopped goes on when it is given again"
         raise
     about = about_memory(folder, session.manifest)
-    collection = unpack_documents(read_extra(folder, DOCUMENTS, session.manifest))
-    offsets = np.load(io.BytesIO(read_extra(folder, OFFSETS, session.manifest)), allow_pickle=False)
+    passages = _passages(folder, session.manifest, about)
     seconds = noted_time(folder)
     reading = Reading(
         about["tokens_given"], session.stats.tokens_read, about["tokens_truncated"], seconds
     )
-    passages = Passages(collection, offsets, about["head"], about["characters"])
     return Memory(session, passages, reading, folder, True, about["choice"], about["turns"])
 
 

@@ -119,6 +119,14 @@ ReadBack = Annotated[
         help="Read the passages found again, next to the question. [default: as the preset says]",
     ),
 ]
+Reader = Annotated[
+    str | None,
+    typer.Option(
+        "--reader",
+        metavar="NAME",
+        help="Read anew for each question, without a memory: infiniretri.",
+    ),
+]
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Neither use nor keep a memory in the user's cache.")
 ]
@@ -144,6 +152,15 @@ Stop = Annotated[
     list[str] | None,
     typer.Option("--stop", metavar="TEXT", help="End the answer before this text. Repeatable."),
 ]
+Draft = Annotated[
+    str | None,
+    typer.Option(
+        "--draft",
+        metavar="WAY",
+        help="Try tokens ahead, without changing any: document, lookahead or off. "
+        "[default: as the preset says]",
+    ),
+]
 ShowThinking = Annotated[
     bool,
     typer.Option("--show-thinking", help="Show what a reasoning model thinks before its answer."),
@@ -156,6 +173,9 @@ Plot = Annotated[
     str | None,
     typer.Option("--plot", metavar="FILE.png", help="Also draw a picture (needs matplotlib)."),
 ]
+
+
+DRAFTS = ("document", "lookahead", "off")
 
 
 @dataclass(frozen=True)
@@ -175,8 +195,9 @@ class Sampling:
     """How the next token is chosen, and when to stop. Stop texts are not part of the answer.
 
     Nor is what a reasoning model thinks before it, unless `show_thinking`; `thinking_tag` is the
-    tag that the prompt ends in, where the model's template puts one there. `stop_repetition`: an
-    answer that goes round in a circle is stopped.
+    tag that the prompt ends in, where the model's template puts one there. `draft` says what
+    proposes tokens ahead, which changes none; None: as the configuration does. `stop_repetition`:
+    an answer that goes round in a circle is stopped.
     """
 
     max_new_tokens: int = 256
@@ -188,6 +209,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     show_thinking: bool = False
     thinking_tag: str | None = None
+    draft: str | None = None
     stop_repetition: bool = True
 
 
@@ -248,9 +270,12 @@ class SamplingFlags:
     seed: Seed = None
     stop: Stop = None
     show_thinking: ShowThinking = False
+    draft: Draft = None
     let_repeat: LetRepeat = False
 
     def sampling(self) -> Sampling:
+        if self.draft not in (None, *DRAFTS):
+            raise UsageError(f"--draft {self.draft!r} is none of {', '.join(DRAFTS)}")
         given = {**vars(self), "stop": tuple(self.stop or ())}
         return Sampling(stop_repetition=not given.pop("let_repeat"), **given)
 

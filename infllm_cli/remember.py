@@ -10,8 +10,10 @@ from infllm.cli.documents import is_memory
 from infllm.cli.errors import UsageError
 from infllm.cli.memory import (
     Memory,
+    Unread,
     about_memory,
     digest_of,
+    documents_of,
     open_memory,
     plan_reading,
     read_memory,
@@ -39,12 +41,14 @@ OF_THE_DEVICE = ("model.dtype",)
 
 @dataclass(frozen=True)
 class Prepared:
-    """An engine and what it is to read, told apart by `digest`; `read` gives the memory of it."""
+    """An engine and what it is to read, told apart by `digest`; `read` gives the memory of it, and
+    `documents` what a reader takes in its place."""
 
     engine: "Engine"
     digest: str
     sources: list[str]
     read: Callable[[], Memory]
+    documents: Callable[[], Unread]
 
 
 def remember(
@@ -94,7 +98,11 @@ def prepare(
     plan = plan_reading(engine, collection, tail_tokens(engine, question), budget)
     names = [document.source for document in collection.documents]
     return Prepared(
-        engine, plan.digest, names, lambda: _read_or_found(engine, plan, choice, out, keep)
+        engine,
+        plan.digest,
+        names,
+        lambda: _read_or_found(engine, plan, choice, out, keep),
+        lambda: plan.unread,
     )
 
 
@@ -123,7 +131,19 @@ def _opening(choice: EngineChoice, folder: Path, out: Output, budget: int | None
         _tell_reuse(memory, out)
         return memory
 
-    return Prepared(engine, digest_of(folder, about), list(about["sources"]), read)
+    def documents() -> Unread:
+        if about["turns"]:
+            raise UsageError(
+                f"{folder} holds a conversation, which a reader does not know",
+                "leave out --reader, or name a memory of documents",
+            )
+        unread = documents_of(folder)
+        check_budget(unread.given, budget)
+        cache.touch(folder)
+        tell_left_out(unread.passages.collection, out)
+        return unread
+
+    return Prepared(engine, digest_of(folder, about), list(about["sources"]), read, documents)
 
 
 def choice_of(folder: Path, choice: EngineChoice) -> EngineChoice:

@@ -1,11 +1,20 @@
-"""A reply to a question as commands show it: fields of JSON, and what it rests on."""
+"""A reply to a question as commands show it: fields of JSON, what it rests on, how it ended."""
 
 from typing import TYPE_CHECKING
 
+import typer
+
+from infllm.cli.errors import ExitCode
 from infllm.cli.output import Output
 
 if TYPE_CHECKING:
+    from infllm.cli.tasks.answer import Answer
     from infllm.cli.tasks.questions import Reply
+
+NO_ANSWER = {  # what thinking did that ended so before an answer began
+    "length": "took all of --max-new-tokens",
+    "repetition": "repeated itself without end",
+}
 
 
 def answer_fields(question: str, reply: "Reply") -> dict:
@@ -37,3 +46,24 @@ def tell_citations(reply: "Reply", out: Output) -> None:
     for number, citation in enumerate(reply.citations, start=1):
         mark = "" if citation.verified else " (not found word for word)"
         out.note(f'[{number}] {citation.place}: "{one_line(citation.quote)}"{mark}')
+
+
+def tell_thinking(answer: "Answer", out: Output) -> None:
+    """Say what of an answer was left out because it was thinking."""
+    from infllm.cli.text import plural
+
+    if not answer.tokens_thinking:
+        return
+    left_out = f"{plural(answer.tokens_thinking, 'token')} of thinking left out (--show-thinking)"
+    if not answer.text and answer.finish in NO_ANSWER:
+        out.warn(f"{left_out}: it {NO_ANSWER[answer.finish]}, and no answer came")
+    else:
+        out.note(left_out)
+
+
+def tell_finish(finish: str, max_new_tokens: int, out: Output) -> None:
+    """Say when an answer did not end by itself; Ctrl-C sets the status."""
+    tell_cut(finish, max_new_tokens, out)
+    if finish == "interrupted":
+        out.warn("interrupted: the answer above is not complete")
+        raise typer.Exit(ExitCode.INTERRUPTED)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         dense_rows,
         pack_steps,
         refuse_packed,
+        rounds_rows,
     )
     from infllm.engine.attachment.refusals import refuse_by_config
     from infllm.engine.attachment.selfcheck import compare, expected_logits
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Attachment", "Call", "Layer", "Memory", "Rotary", "SessionCache", "Softmax", "UnitUse",
     "auto_class", "best_form", "compare", "dense_rows", "expected_logits", "load_parts",
-    "pack_steps", "refuse_by_config", "refuse_packed",
+    "pack_steps", "refuse_by_config", "refuse_packed", "rounds_rows",
 ]  # fmt: skip
 
 __getattr__ = lazily(
@@ -31,7 +32,7 @@ __getattr__ = lazily(
         "cache": ("Memory", "SessionCache"),
         "layer": ("Call", "Layer", "Rotary", "Softmax", "UnitUse"),
         "loading": ("auto_class", "load_parts"),
-        "packed_weights": ("best_form", "dense_rows", "pack_steps", "refuse_packed"),
+        "packed_weights": ("best_form", "dense_rows", "pack_steps", "refuse_packed", "rounds_rows"),
         "refusals": ("refuse_by_config",),
         "selfcheck": ("compare", "expected_logits"),
     },

@@ -77,6 +77,14 @@ def pack_steps(model: nn.Module) -> Callable[[], None]:
     return undo
 
 
+def rounds_rows(model: nn.Module) -> bool:
+    """Whether a single row is multiplied otherwise than rows together are."""
+    return any(
+        isinstance(one, PackedLinear) or isinstance(vars(one).get("forward"), _RowsApart)
+        for one in model.modules()
+    )
+
+
 class _RowsApart:
     """Forward of a linear layer: one row by the packed weight, more by its own."""
 

@@ -3,13 +3,12 @@
 from infllm.engine.config.device import cpu_has_bfloat16, device_name, dtype_name
 from infllm.engine.config.fitting import trained_length
 from infllm.engine.config.layers import HUB_ID, read_model_config, user_file
+from infllm.engine.config.model_settings import ModelConfig, PolicyName
 from infllm.engine.config.policy_settings import LOOKUPS, OF_POLICY
 from infllm.engine.config.settings import (
     KNOWN,
     UNCHOSEN,
     Config,
-    ModelConfig,
-    PolicyName,
     PromptConfig,
     fit_to_model,
     load_config,

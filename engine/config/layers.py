@@ -42,12 +42,13 @@ def flatten(
     Raises ConfigError for an unknown key, with the nearest known one.
     """
     known = frozenset(known)
+    sections = {"prompts", *(key.partition(".")[0] for key in known if "." in key)}
     layer = Layer(origin)
     for key, value in _pairs(settings):
         if key == "preset":
             layer.preset = str(value)
             continue
-        if key in ("model", "prompts") or re.fullmatch(r"prompts\.[\w-]+", key):
+        if key in sections or re.fullmatch(r"prompts\.[\w-]+", key):
             if value is None:
                 continue
             raise ConfigError(f"{key}: a mapping is needed, not {type(value).__name__} ({origin})")
@@ -78,7 +79,9 @@ def _pairs(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str,
 
 def unknown_key(key: str, known: Iterable[str], origin: str) -> ConfigError:
     """The error for a key that is not a setting, naming the nearest one."""
-    by_leaf = {name.rpartition(".")[2]: name for name in known}
+    # Of a leaf that several sections have, the model's is meant.
+    model_last = sorted(known, key=lambda name: name.startswith("model."))
+    by_leaf = {name.rpartition(".")[2]: name for name in model_last}
     by_leaf |= {name: name for name in known} | {part: f"prompts.*.{part}" for part in PROMPT_PARTS}
     near = get_close_matches(key, by_leaf, n=1) or get_close_matches(
         key.rpartition(".")[2], by_leaf, n=1

@@ -1,12 +1,11 @@
 """The configuration: every setting, its limits, and which layer it came from. Free of torch."""
 
-import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
 
 from infllm.engine.config.fitting import fit
 from infllm.engine.config.layers import (
@@ -18,23 +17,10 @@ from infllm.engine.config.layers import (
     resolve_model_path,
     surrounding_layers,
 )
-from infllm.engine.config.policy_settings import (
-    LookupSettings,
-    MiddleSettings,
-    PruningSettings,
-    SurpriseSettings,
-)
+from infllm.engine.config.model_settings import ModelConfig
+from infllm.engine.config.reader_settings import InfiniRetriSettings
 from infllm.engine.config.stages import SINKS, STREAM, unseen
-from infllm.engine.config.values import (
-    Count,
-    CountOrZero,
-    KvDtype,
-    Positive,
-    Settings,
-    Share,
-    aliases,
-)
-from infllm.engine.config.weight_settings import WeightSettings
+from infllm.engine.config.values import Count, Settings, aliases
 from infllm.engine.errors import ConfigError
 
 UNLIMITED = 2**31 - 1  # the published configs write "no limit" so
@@ -46,66 +32,8 @@ FITTED = "fitted to the model"  # the layer of `fitting`
 UNCHOSEN = ("default", FITTED)  # settings that give way where a chosen one contradicts them
 
 
-def _device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-        raise ValueError("'auto', 'cpu', 'cuda' or 'cuda:1'")
-    return value
-
-
 def _unlimited(value: Any) -> Any:
     return None if isinstance(value, int) and value >= UNLIMITED else value
-
-
-PolicyName = Annotated[
-    Literal["inf-llm", "infinite-lm", "infinitehip", "sirllm", "stream-lm", "window", "origin"],
-    aliases(
-        stream_llm="stream-lm",
-        inf_llm="inf-llm",
-        infinite_lm="infinite-lm",
-        infinite_hip="infinitehip",
-        hip="infinitehip",
-        sir_llm="sirllm",
-    ),
-]
-
-
-class ModelConfig(
-    WeightSettings, LookupSettings, MiddleSettings, PruningSettings, SurpriseSettings
-):
-    """The `model:` section: which model, and the memory policy. Lengths are in tokens."""
-
-    type: PolicyName = "inf-llm"
-    path: str = ""  # a folder, a hub id or builtin:NAME
-    tokenizer_path: str | None = None  # None: beside the model
-    revision: str | None = None
-    encoder_path: str | None = None  # of LLM-to-SLM; None: as the small model's folder says
-    device: Annotated[str, AfterValidator(_device)] = "auto"
-
-    n_init: CountOrZero = 128
-    n_local: Count = 4096
-    base: Positive | None = None  # rope base; None: the model's own
-    distance_scale: Positive = 1.0
-
-    block_size: Count = 128
-    topk: Count = 16
-    repr_topk: Count = 4
-    repr_score: Literal["mass", "dot"] = "mass"
-    repr_heads: Literal["query", "group"] = "query"
-    exc_block_size: Count = 512
-    chunk_topk_calc: Count | None = None
-    keep_units: bool = False  # decode steps also attend the units that the question found
-    perhead: bool = False
-    faiss: bool = False
-
-    max_cached_block: Count = 32
-    cache_strategy: Literal["lru", "fifo", "lru-s"] = "lru"
-    score_decay: Share = 0.1
-    kv_dtype: KvDtype = "auto"
-    cuda_graphs: bool = True  # decode steps are recorded and replayed, where they can be
-
-    fattn: bool | None = None
-    async_global_stream: bool | None = None
-    pin_memory: bool | None = None
 
 
 class PromptConfig(Settings):
@@ -120,10 +48,15 @@ class Config(Settings):
     """Everything a run needs to know."""
 
     model: ModelConfig = Field(default_factory=ModelConfig)
+    infiniretri: InfiniRetriSettings = Field(default_factory=InfiniRetriSettings)
     max_len: Annotated[Count | None, BeforeValidator(_unlimited)] = None  # None: no limit
     truncation: Literal["suffix", "prefix", "middle"] | None = None
     chunk_size: Count = 8192
     read_back: bool = False  # passages a question finds are read again next to it (command line)
+    # What proposes tokens ahead while an answer is written (command line): it changes none of them.
+    draft: Annotated[Literal["document", "lookahead", "off"], aliases(**{"False": "off"})] = (
+        "document"
+    )
     conv_type: Literal["mistral-inst", "llama-3-inst", "vicuna", "qwen", "minicpm"] | None = None
     chat_template: str | Literal[False] | None = None  # Jinja; None: the tokenizer's; False: none
     prompts: dict[str, PromptConfig] = Field(default_factory=dict)
@@ -160,8 +93,8 @@ class Config(Settings):
 
     def flat(self) -> dict[str, Any]:
         """Dotted key -> value, e.g. {"model.topk": 16, "chunk_size": 8192}."""
-        values = {f"model.{key}": value for key, value in self.model}
-        values |= {key: value for key, value in self if key not in ("model", "prompts")}
+        values = {f"{s}.{key}": value for s in SECTIONS for key, value in getattr(self, s)}
+        values |= {key: value for key, value in self if key not in (*SECTIONS, "prompts")}
         for task, prompt in self.prompts.items():
             values |= {f"prompts.{task}.{part}": text for part, text in prompt if text is not None}
         return values
@@ -174,9 +107,13 @@ class Config(Settings):
         return changed
 
 
-KNOWN = frozenset(f"model.{key}" for key in ModelConfig.model_fields) | (
-    frozenset(Config.model_fields) - {"model", "prompts"}
-)
+SECTIONS: dict[str, type[Settings]] = {
+    "model": ModelConfig,
+    "infiniretri": InfiniRetriSettings,
+}
+KNOWN = frozenset(
+    f"{section}.{key}" for section, kind in SECTIONS.items() for key in kind.model_fields
+) | (frozenset(Config.model_fields) - {*SECTIONS, "prompts"})
 
 
 def load_config(
@@ -241,7 +178,8 @@ def fit_to_model(
 
 def _chosen(config: Config) -> dict[str, Any]:
     """What was given to a Config made by hand: dotted key -> value, without the defaults."""
-    chosen = {f"model.{key}" for key in config.model.model_fields_set} | config.model_fields_set
+    chosen = {f"{s}.{key}" for s in SECTIONS for key in getattr(config, s).model_fields_set}
+    chosen |= config.model_fields_set
     return {
         key: value
         for key, value in config.flat().items()
@@ -250,7 +188,7 @@ def _chosen(config: Config) -> dict[str, Any]:
 
 
 def _build(layers: list[Layer], notes: list[str]) -> Config:
-    nested: dict[str, Any] = {"model": {}, "prompts": {}}
+    nested: dict[str, Any] = {**{section: {} for section in SECTIONS}, "prompts": {}}
     origins: dict[str, str] = {}
     for layer in layers:
         for key, value in layer.values.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from torch import Tensor
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from infllm.engine.attachment import Call, Layer
     from infllm.engine.config import ModelConfig
     from infllm.engine.units import UnitStore
+
+
+NO_BOUND = 2**31 - 1  # of steps that can be taken back
 
 
 class Policy(abc.ABC):
@@ -76,6 +79,23 @@ class Policy(abc.ABC):
     def in_sight(self) -> list[tuple[int, int]]:
         """Token ranges (start, stop) that every query after `end` attends, units apart; positions
         count from the session's start."""
+
+    @property
+    def draft_room(self) -> int:
+        """How many steps of one token can be made and taken back: those that make no unit and let
+        nothing leave its place."""
+        return NO_BOUND
+
+    def mark(self) -> Callable[[], None]:
+        """What takes this policy back, and forward again, to what it keeps now; good for the steps
+        that `draft_room` allows."""
+        kept = {name: getattr(self, name) for name in self.KEPT}
+
+        def back() -> None:
+            for name, value in kept.items():
+                setattr(self, name, value)
+
+        return back
 
     def fork(self) -> Self:
         """A copy that goes its own way; what is already kept is shared."""

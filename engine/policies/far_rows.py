@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,7 +26,8 @@ class FarRows:
         assert layer.units is not None
         self._units, self._rotary = layer.units, layer.layer.rotary
         self._size = layer.config.block_size
-        self._unit_of: list[list[int]] = []  # by sequence and place
+        self._unit_of: list[list[int]] = []  # by sequence and place: as the steps so far want it
+        self._lying: list[list[int]] = []  # likewise: what lies there, also of steps taken back
         self._wanted: list[list[int]] = []  # brought last, by sequence
         b, heads, _, d = like.shape
         self._k, self._v = (like.new_empty(2, b, heads, 0, d)).unbind()
@@ -44,21 +46,24 @@ class FarRows:
         pages, table = self._units.fetch(chosen)
         wanted, slots = chosen[:, 0].tolist(), table[:, 0].tolist()
         n = len(wanted[0])
-        if not self._unit_of or len(self._unit_of[0]) != n:
+        if self._k.shape[2] != n * self._size:
             b, heads, _, d = self._k.shape
             self._k, self._v = self._k.new_empty(2, b, heads, n * self._size, d).unbind()
-            self._unit_of = [[-1] * n for _ in range(b)]
+            self._lying = [[-1] * n for _ in range(b)]
+        if not self._unit_of or len(self._unit_of[0]) != n:
+            self._unit_of = [[-1] * n for _ in self._lying]
         for b, held in enumerate(self._unit_of):
-            missing = set(wanted[b]).difference(held)
-            if not missing:
-                continue
             kept = set(wanted[b])
-            free = (i for i, unit in enumerate(held) if unit not in kept)
-            slot_of = dict(zip(wanted[b], slots[b], strict=True))
-            for unit in missing:
-                place = next(free)
+            free = [place for place, unit in enumerate(held) if unit not in kept]
+            for place, unit in zip(free, sorted(kept.difference(held)), strict=True):
                 held[place] = unit
-                self._load(b, place, pages[slot_of[unit]])
+            if held == self._lying[b]:
+                continue
+            slot_of = dict(zip(wanted[b], slots[b], strict=True))
+            for place, unit in enumerate(held):
+                if self._lying[b][place] != unit:
+                    self._load(b, place, pages[slot_of[unit]])
+                    self._lying[b][place] = unit
         self._wanted = wanted
 
     def by_unit(self, mass: Tensor) -> Tensor:
@@ -69,6 +74,15 @@ class FarRows:
             for held, wanted in zip(self._unit_of, self._wanted, strict=True)
         ]
         return mass.gather(2, torch.tensor(places)[:, None].expand_as(mass))
+
+    def mark(self) -> Callable[[], None]:
+        """What takes the order in which units lie back, and forward again, to what it is now."""
+        unit_of = [list(held) for held in self._unit_of]
+
+        def back() -> None:
+            self._unit_of = [list(held) for held in unit_of]
+
+        return back
 
     def _load(self, b: int, place: int, page: Tensor) -> None:
         """Put page [2, Hkv, block_size, D] into a place."""

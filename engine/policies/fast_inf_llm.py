@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from infllm.engine.policies.base import spans_of
@@ -85,6 +85,28 @@ class FastInfLLM(InfLLM, SteppingPolicy):
     def best(self, scores: Tensor, k: int) -> Tensor:
         step = self._way if self.call.recorded else None
         return super().best(scores, k) if step is None else step.best(scores, k)
+
+    # ---- steps that can be taken back -----------------------------------------------------------
+
+    @property
+    def draft_room(self) -> int:
+        waiting = self.count - self.config.n_init - self._n_units * self.config.block_size
+        return self.config.n_local + self.config.block_size - 1 - waiting
+
+    def mark(self) -> Callable[[], None]:
+        back, steps = super().mark(), self._unit_steps
+        step_back = None if steps is None else steps.mark()
+        looked_up = None if self.record is None else len(self.record)
+
+        def back_in_steps() -> None:
+            back()
+            self._unit_steps = steps
+            if step_back is not None:
+                step_back()
+            if self.record is not None:
+                del self.record[looked_up:]
+
+        return back_in_steps
 
     # ---- decode steps ---------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -165,6 +165,15 @@ class InfiniteHiP(Policy):
     def in_sight(self) -> list[tuple[int, int]]:
         recent = 0 if self.recent_k is None else self.recent_k.shape[2]
         return [(0, min(self.config.n_init, self.count)), (self.count - recent, self.count)]
+
+    def mark(self) -> Callable[[], None]:
+        back, entering, far, n = super().mark(), self.entering, self.far, self.tokens.n
+
+        def back_to_tokens() -> None:
+            back()
+            self.entering, self.far, self.tokens.n = entering, far, n
+
+        return back_to_tokens
 
     def fork(self) -> Self:
         other = super().fork()

@@ -66,6 +66,11 @@ class MiddleLM(OffDevice, InfiniteLM):
         """Position of the oldest token that is kept with the window."""
         return self.n_init + self._stored if self._stored else 0
 
+    @property
+    def draft_room(self) -> int:
+        made = self.n_init + self._stored + PAGE  # tokens before the page that is made next
+        return max(0, made + self.n_local - 2 - self.count)
+
     # ---- choose ---------------------------------------------------------------------------------
 
     def begin(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -68,6 +68,15 @@ class Origin(Policy):
     def end(self) -> None:
         self.count += self._tokens
         del self._q
+
+    def mark(self) -> Callable[[], None]:
+        back, cache, owner = super().mark(), self._cache, self._owner
+
+        def back_to_cache() -> None:
+            back()
+            self._cache, self._owner = cache, owner
+
+        return back_to_cache
 
     def state(self) -> dict[str, Tensor | int]:
         if self._cache is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -96,6 +97,11 @@ class StepScores(ReprScores):
         """The step was the last of its kind: what it added counts."""
 
     @abc.abstractmethod
+    def mark(self) -> Callable[[], None]:
+        """What takes the scores back, and forward again, to what they are now; good as long as no
+        row leaves."""
+
+    @abc.abstractmethod
     def leave(self, first: int, past: int) -> None:
         """Rows before `first` leave; `past` rows stay."""
 
@@ -121,6 +127,15 @@ class StepMassScores(StepScores, MassScores):
     def settle(self) -> None:
         self._sums += self._added
         self._past += 1
+
+    def mark(self) -> Callable[[], None]:
+        sums, past = self._sums.clone(), self._past
+
+        def back() -> None:
+            self._sums.copy_(sums)
+            self._past = past
+
+        return back
 
     def leave(self, first: int, past: int) -> None:
         self._sums[:, :, :past] = self._sums[:, :, first : first + past].clone()
@@ -148,6 +163,14 @@ class StepDotScores(StepScores, DotScores):
 
     def settle(self) -> None:
         self._past += 1
+
+    def mark(self) -> Callable[[], None]:
+        past = self._past
+
+        def back() -> None:  # rows behind it are written anew before they are read
+            self._past = past
+
+        return back
 
     def leave(self, first: int, past: int) -> None:
         # Rebased, so that the sums of a long answer never lose precision.

@@ -34,6 +34,10 @@ class SirLLM(Policy):
     def query_block(self) -> int:
         return QUERY_BLOCK
 
+    @property
+    def draft_room(self) -> int:
+        return 0  # what leaves depends on the logits of the step before
+
     def begin(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:
         self._tokens, self._past = k.shape[2], 0
         if self.k is not None and self.v is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from infllm.engine.decode import Recordable
@@ -53,6 +54,18 @@ class SteppingPolicy(Policy, Recordable):
     def open_recording(self, clock: Tensor, asked: Tensor) -> None:
         assert self._steps is not None
         self._steps.clock = clock
+
+    def mark(self) -> Callable[[], None]:
+        back, steps = super().mark(), self._steps
+        past = 0 if steps is None else steps.past
+
+        def back_in_steps() -> None:
+            back()
+            self._steps = steps
+            if steps is not None:
+                steps.past = past
+
+        return back_in_steps
 
     def fork(self) -> Self:
         other = super().fork()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,6 +57,19 @@ class UnitSteps:
         tokens.advance()
         if leaving:
             scores.leave(leaving, tokens.past)
+
+    def mark(self) -> Callable[[], None]:
+        """As `Policy.mark`, of the scores and of where units lie."""
+        scores, far_rows = self.scores.mark(), self.far_rows
+        rows = None if far_rows is None else far_rows.mark()
+
+        def back() -> None:
+            scores()
+            self.far_rows = far_rows
+            if rows is not None:
+                rows()
+
+        return back
 
     def settle(self, layer: InfLLM) -> None:
         """Let the layer see what is kept as it is after the last step."""

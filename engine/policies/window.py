@@ -99,6 +99,12 @@ class Window(SteppingPolicy):
         self._steps.advance()
 
     @property
+    def draft_room(self) -> int:
+        if self._steps is not None:
+            return self._steps.rows - 1 - self._steps.past
+        return STEPS  # of rooms that are still to be opened
+
+    @property
     def recordable(self) -> bool:
         return super().recordable and self.count >= self.n_local + self.n_init - 1
 

@@ -26,3 +26,5 @@ class Backing:
     save: Callable[..., None]  # a session to a folder, see `Session.save`
     # What is added to the embeddings of tokens that are read, [1, T, M]; None: nothing.
     guide: Callable[[Sequence[int]], Tensor] | None = None
+    # Whether a single row is multiplied otherwise than rows together are, as with packed weights.
+    rounds_rows: bool = False

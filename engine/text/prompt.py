@@ -100,6 +100,18 @@ class Prompt:
     tail_ids: list[int]
 
 
+@dataclass(frozen=True)
+class PromptText:
+    """The same before it is ids: parts of text, in which control tokens are read where marked True.
+
+    `bos_ids`: the BOS, where the parts do not spell it.
+    """
+
+    bos_ids: list[int]
+    before: list[tuple[str, bool]]
+    after: list[tuple[str, bool]]
+
+
 def build_prompt(tokenizer: Tokenizer, config: Config, task: str, **fields: str) -> Prompt:
     """The prompt of `task` around a document: head_ids + document ids + tail_ids.
 
@@ -108,6 +120,11 @@ def build_prompt(tokenizer: Tokenizer, config: Config, task: str, **fields: str)
 
     Raises ConfigError: unknown task or field, a template that fails or drops its content.
     """
+    return _encoded(tokenizer, prompt_text(tokenizer, config, task, **fields))
+
+
+def prompt_text(tokenizer: Tokenizer, config: Config, task: str, **fields: str) -> PromptText:
+    """What `build_prompt` encodes: for who puts text of its own between the two. Raises as it."""
     template = chat_template(tokenizer, config)
     words = _words(config, task, COMPLETION if template is None else CHAT)
     system = _filled(words.system or "", {}, task, "system")
@@ -126,26 +143,37 @@ def wrap_text(
 
     Raises ConfigError: a template that fails or drops its content.
     """
+    return _encoded(tokenizer, wrapped_text(tokenizer, config, head, tail, chat))
+
+
+def wrapped_text(
+    tokenizer: Tokenizer, config: Config, head: str, tail: str, chat: bool = True
+) -> PromptText:
+    """What `wrap_text` encodes. Raises as it."""
     template = chat_template(tokenizer, config) if chat else None
     return _around(tokenizer, template, "", head, tail)
 
 
 def _around(
     tokenizer: Tokenizer, template: str | None, system: str, head: str, tail: str
-) -> Prompt:
+) -> PromptText:
+    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     if template is None:
-        bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         text = f"{system}\n\n{head}" if system else head
-        return Prompt(bos + tokenizer.encode(text), tokenizer.encode(tail, inner=True))
+        return PromptText(bos, [(text, False)], [(tail, False)])
 
     before, after = _rendered(tokenizer, template, bool(system))
     texts = {_SYSTEM_MARK: system, _HEAD_MARK: head}
     pieces = re.split(f"([{_SYSTEM_MARK}{_HEAD_MARK}])", before)
-    head_ids = tokenizer.encode_parts([(texts.get(p, p), p not in texts) for p in pieces])
-    bos_id = tokenizer.bos_id
-    if bos_id is not None and tokenizer.adds_bos and head_ids[:1] != [bos_id]:
-        head_ids = [bos_id, *head_ids]
-    return Prompt(head_ids, tokenizer.encode_parts([(tail, False), (after, True)], inner=True))
+    parts = [(texts.get(p, p), p not in texts) for p in pieces]
+    if not tokenizer.adds_bos or tokenizer.encode_parts(parts)[:1] == bos:
+        bos = []
+    return PromptText(bos, parts, [(tail, False), (after, True)])
+
+
+def _encoded(tokenizer: Tokenizer, text: PromptText) -> Prompt:
+    head_ids = [*text.bos_ids, *tokenizer.encode_parts(text.before)]
+    return Prompt(head_ids, tokenizer.encode_parts(text.after, inner=True))
 
 
 def build_turn(

@@ -5,21 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infllm.cli import options as opt
-from infllm.cli.errors import ExitCode, Interrupted, UsageError
+from infllm.cli.errors import Interrupted, UsageError
 from infllm.cli.output import Output
-from infllm.cli.replies import answer_fields, tell_citations, tell_cut
+from infllm.cli.replies import answer_fields, tell_citations, tell_finish, tell_thinking
 
 if TYPE_CHECKING:
     from infllm.cli.memory import Memory
-    from infllm.cli.tasks.answer import Answer
     from infllm.cli.tasks.questions import Reply
     from infllm.engine.session import UnitMass
 
 STDIN = "-"
-NO_ANSWER = {  # what thinking did that ended so before an answer began
-    "length": "took all of --max-new-tokens",
-    "repetition": "repeated itself without end",
-}
 Question = Annotated[
     str | None,
     typer.Argument(
@@ -54,6 +49,7 @@ def ask(
     ] = False,
     flags: opt.EngineFlags,
     documents: opt.DocumentFlags,
+    reader: opt.Reader = None,
     read_back: opt.ReadBack = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Draw which parts of the document were looked up.")
@@ -86,6 +82,8 @@ def ask(
     check_plot(plot)
     if restart and output is None:
         raise UsageError("--restart goes with --output", "name the file to begin anew")
+    if reader is not None:
+        reader = _checked_reader(reader, flags.policy, read_back, explain or plot is not None)
     if questions is not None:
         from infllm.cli.commands.ask_many import ManyQuestions, ask_many
 
@@ -98,7 +96,7 @@ def ask(
             report(out, choice, sources, documents, max_tokens)
             return
         keep, back = not no_cache, read_back
-        many = ManyQuestions(questions, output, restart)
+        many = ManyQuestions(questions, output, restart, reader)
         ask_many(out, choice, sources, many, documents, sampling, back, max_tokens, keep)
         return
     if output is not None:
@@ -112,11 +110,18 @@ def ask(
         report(out, choice, sources, documents, max_tokens)
         return
 
+    if reader is not None:
+        from infllm.cli.commands.ask_reader import ask_reader
+
+        ask_reader(out, choice, sources, question, reader, documents, sampling, max_tokens)
+        return
+
     from infllm.cli.models.real_hint import tell_of_real_models
     from infllm.cli.opening import preset_name
     from infllm.cli.reading import peak_memory_bytes, with_prompt_stops
     from infllm.cli.remember import remember
     from infllm.cli.sources import all_left_out
+    from infllm.cli.tasks.drafting import tell_of_drafts
     from infllm.cli.tasks.questions import ask_memory
     from infllm.cli.text import seconds, size
 
@@ -125,6 +130,7 @@ def ask(
     )
     with engine:
         sampling = with_prompt_stops(engine, sampling)
+        tell_of_drafts(engine, sampling, out)
         back = engine.config.read_back if read_back is None else read_back
         try:
             reply = ask_memory(engine, memory, question, sampling, out.write, back)
@@ -164,6 +170,20 @@ def ask(
     tell_thinking(reply.answer, out)
     tell_of_real_models(engine.config, out)
     tell_finish(reply.answer.finish, sampling.max_new_tokens, out)
+
+
+def _checked_reader(reader: str, policy: str | None, read_back: bool | None, drawn: bool) -> str:
+    """The reader's name; what goes with a memory is refused beside it."""
+    from infllm.cli.readers.table import check_reader
+
+    beside = {"--policy": policy is not None, "--read-back": bool(read_back)}
+    beside["--explain and --plot"] = drawn
+    for flag, given in beside.items():
+        if given:
+            raise UsageError(
+                f"{flag} asks for a memory, and a reader has none", "leave out one of the two"
+            )
+    return check_reader(reader)
 
 
 def reading_fields(memory: "Memory", reply: "Reply") -> dict:
@@ -209,27 +229,6 @@ def tell_lookups(memory: "Memory", reply: "Reply", out: Output) -> None:
     out.note_lines("\n".join(draw_strip(reply.looks, steps, pieces, length, width)))
     if reply.read_back:
         out.note(f"read back {reply.read_back} tokens of it, and answered from these")
-
-
-def tell_thinking(answer: "Answer", out: Output) -> None:
-    """Say what of an answer was left out because it was thinking."""
-    from infllm.cli.text import plural
-
-    if not answer.tokens_thinking:
-        return
-    left_out = f"{plural(answer.tokens_thinking, 'token')} of thinking left out (--show-thinking)"
-    if not answer.text and answer.finish in NO_ANSWER:
-        out.warn(f"{left_out}: it {NO_ANSWER[answer.finish]}, and no answer came")
-    else:
-        out.note(left_out)
-
-
-def tell_finish(finish: str, max_new_tokens: int, out: Output) -> None:
-    """Say when an answer did not end by itself; Ctrl-C sets the status."""
-    tell_cut(finish, max_new_tokens, out)
-    if finish == "interrupted":
-        out.warn("interrupted: the answer above is not complete")
-        raise typer.Exit(ExitCode.INTERRUPTED)
 
 
 def _split(sources: list[str] | None, question: str | None) -> tuple[list[str], str]:

@@ -1,9 +1,10 @@
 """Many questions to one memory: `infllm ask book.mem --questions q.txt`."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infllm.cli.errors import Interrupted, UsageError
 from infllm.cli.options import DocumentFlags, EngineChoice, Sampling
@@ -11,16 +12,22 @@ from infllm.cli.output import SCHEMA, Output, print_object
 from infllm.cli.replies import answer_fields, tell_citations, tell_cut
 from infllm.cli.text import count, plural, seconds
 
+if TYPE_CHECKING:
+    from infllm.cli.remember import Prepared
+    from infllm.cli.tasks.questions import Reply
+
 STDIN = "-"
 
 
 @dataclass(frozen=True)
 class ManyQuestions:
-    """The file `questions` with one a line, and the file that answers go to, if any."""
+    """The file `questions` with one a line, the file that answers go to, if any, and the `reader`
+    that reads for each of them, if any does."""
 
     questions: str
     output: str | None
     restart: bool
+    reader: str | None = None
 
 
 def ask_many(
@@ -47,7 +54,7 @@ def ask_many(
     from infllm.cli.answer_file import AnswerFile, answers_depend_on
     from infllm.cli.reading import with_prompt_stops
     from infllm.cli.remember import prepare
-    from infllm.cli.tasks.questions import ask_memory
+    from infllm.cli.tasks.drafting import tell_of_drafts
 
     if not sources:
         raise UsageError("no source given", "for example: infllm ask book.mem --questions q.txt")
@@ -68,9 +75,10 @@ def ask_many(
         )
         engine = stack.enter_context(prepared.engine)
         sampling = with_prompt_stops(engine, sampling)
+        tell_of_drafts(engine, sampling, out)
         back = engine.config.read_back if read_back is None else read_back
         if file is not None:
-            file.begin(answers_depend_on(prepared, sampling, back))
+            file.begin(answers_depend_on(prepared, sampling, back, many.reader))
         done = file.done if file is not None else set()
         left = [question for question in asked if question not in done]
         if done:
@@ -79,13 +87,13 @@ def ask_many(
             )
         if not left:
             return
-        memory = prepared.read()
+        ask = _way_to_ask(prepared, sampling, back, many.reader, out)
         spent = 0.0
         for number, question in enumerate(left):
             try:
-                reply = ask_memory(engine, memory, question, sampling, read_back=back)
+                reply = ask(question)
                 stopped = reply.answer.finish == "interrupted"
-            except KeyboardInterrupt:
+            except (Interrupted, KeyboardInterrupt):
                 stopped = True
             if stopped:
                 raise Interrupted(
@@ -104,6 +112,21 @@ def ask_many(
                 tell_cut(reply.answer.finish, sampling.max_new_tokens, out)
                 out.line()
     out.note(f"{plural(len(left), 'question')} answered in {seconds(spent)}")
+
+
+def _way_to_ask(
+    prepared: "Prepared", sampling: Sampling, back: bool, reader: str | None, out: Output
+) -> "Callable[[str], Reply]":
+    """What answers one question: the memory, read at once, or a reader."""
+    if reader is not None:
+        from infllm.cli.readers.answering import ReadAnew
+
+        reading = ReadAnew(prepared.engine, prepared.documents(), reader, out)
+        return lambda question: reading.ask(question, sampling)
+    from infllm.cli.tasks.questions import ask_memory
+
+    engine, memory = prepared.engine, prepared.read()
+    return lambda question: ask_memory(engine, memory, question, sampling, read_back=back)
 
 
 def _read_questions(path: str) -> list[str]:

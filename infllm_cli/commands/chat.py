@@ -46,6 +46,7 @@ def chat(
     from infllm.cli.remember import remember
     from infllm.cli.sources import need_sources
     from infllm.cli.tasks.conversation import Conversation
+    from infllm.cli.tasks.drafting import tell_of_drafts
 
     out = streams.output("chat")
     choice = flags.choice()
@@ -61,6 +62,7 @@ def chat(
     engine, memory = remember(choice, sources, documents, out, budget=max_tokens, keep=not no_cache)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     with engine:
+        tell_of_drafts(engine, sampling, out)
         talk = Conversation(engine, memory, with_prompt_stops(engine, sampling))
         if interactive:
             _use_history()
@@ -110,8 +112,7 @@ def _next_line(interactive: bool, out: Output) -> str | None:
 
 
 def _answer(question: str, talk: "Conversation", out: Output) -> None:
-    from infllm.cli.commands.ask import tell_thinking
-    from infllm.cli.replies import tell_cut
+    from infllm.cli.replies import tell_cut, tell_thinking
 
     reply = talk.ask(question, out.write)
     out.line()
@@ -123,7 +124,7 @@ def _answer(question: str, talk: "Conversation", out: Output) -> None:
 
 def _command(line: str, talk: "Conversation", out: Output) -> bool:
     """Do what a line that begins with / says; False ends the conversation."""
-    from infllm.cli.commands.ask import tell_citations
+    from infllm.cli.replies import tell_citations
     from infllm.cli.text import count, one_line, plural, size
 
     name, _, argument = line[1:].partition(" ")

@@ -56,6 +56,7 @@ def index(
     from infllm.cli.reading import check_budget
     from infllm.cli.remember import bytes_of, config_of, index_sources, tail_tokens
     from infllm.cli.sources import all_left_out, read_documents
+    from infllm.cli.tasks.drafting import suffixes_of
     from infllm.cli.text import plural, size
     from infllm.engine import Verification
 
@@ -69,6 +70,8 @@ def index(
         memory = append_to_memory(engine, verification, collection, tail_tokens(engine, ""), out)
     else:
         engine, memory = index_sources(choice, sources, documents, folder, out, max_tokens)
+    if engine.config.draft == "document":
+        suffixes_of(engine, memory, keep=True)
     read = memory.collection.documents
     engine.close()
     out.line(str(folder))

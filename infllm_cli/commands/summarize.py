@@ -41,10 +41,11 @@ def summarize(
       infllm summarize book.epub
       infllm summarize report.pdf --strategy map-reduce -v
     """
-    from infllm.cli.commands.ask import tell_finish, tell_thinking
     from infllm.cli.opening import open_all, preset_name
     from infllm.cli.reading import check_budget, peak_memory_bytes, with_prompt_stops
+    from infllm.cli.replies import tell_finish, tell_thinking
     from infllm.cli.sources import all_left_out, need_sources
+    from infllm.cli.tasks.drafting import tell_of_drafts
     from infllm.cli.tasks.summarize import find_sections, summarize_by_memory, summarize_by_parts
     from infllm.cli.text import plural, seconds, size
 
@@ -67,6 +68,7 @@ def summarize(
     collection, engine = open_all(choice, sources, documents, out)
     with engine:
         sampling = with_prompt_stops(engine, sampling)
+        tell_of_drafts(engine, sampling, out)
         ids = engine.tokenizer.encode(collection.text)
         if by_parts:
             check_budget(len(ids), max_tokens)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from infllm.cli.options import Sampling
 from infllm.cli.tasks.repetition import Repetition
@@ -12,6 +12,7 @@ from infllm.cli.text import clean
 
 if TYPE_CHECKING:
     from infllm.engine import Session
+    from infllm.engine.drafts import Drafts
     from infllm.engine.session import UnitMass
     from infllm.engine.text import Tokenizer
 
@@ -98,12 +99,13 @@ def generate_answer(
     sampling: Sampling,
     write: Callable[[str], None] = lambda text: None,
     units: bool = False,
+    drafts: "Drafts | None" = None,
 ) -> Answer:
     """Generate from what `session` has read and `write` each piece as soon as it is sure.
 
-    Ctrl-C ends the answer, it does not lose it: `finish` is then "interrupted". One that repeats
-    itself without end is stopped, with `finish` "repetition"; of what it repeats, the first round
-    or two are the answer's.
+    `drafts` propose what may follow, and change no token. Ctrl-C ends the answer, it does not lose
+    it: `finish` is then "interrupted". One that repeats itself without end is stopped, with
+    `finish` "repetition"; of what it repeats, the first round or two are the answer's.
     """
     stops, trimmed, stream = StopTexts(sampling.stop), Trimmed(), tokenizer.stream()
     thinking = Thinking(sampling.show_thinking, sampling.thinking_tag)
@@ -126,6 +128,7 @@ def generate_answer(
             pieces.append(piece)
             write(piece)
 
+    more: dict[str, Any] = {} if drafts is None else {"drafts": drafts}
     generated = session.generate(
         max_new_tokens=sampling.max_new_tokens,
         temperature=sampling.temperature,
@@ -134,6 +137,7 @@ def generate_answer(
         repetition_penalty=sampling.repetition_penalty,
         seed=sampling.seed,
         units=units,
+        **more,
     )
     try:
         for token in generated:

@@ -10,6 +10,7 @@ from infllm.cli.memory import Memory, save_memory
 from infllm.cli.options import Sampling
 from infllm.cli.tasks.answer import generate_answer
 from infllm.cli.tasks.citations import Evidence, cite, spoken_of
+from infllm.cli.tasks.drafting import drafts_for
 from infllm.cli.tasks.questions import Reply, session_sights
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Conversation:
         self.session = self.memory.session.fork()
         self.last: Reply | None = None
         self.turns = self.memory.turns
+        self.said: list[int] = []  # questions and answers of this run
 
     def ask(self, question: str, write: Callable[[str], None]) -> Reply:
         """One turn. An answer that was stopped counts as far as it was given."""
@@ -44,7 +46,10 @@ class Conversation:
         session = self.session.fork()
         session.read(ids)
         session.end(units=True)
-        answer = generate_answer(session, tokenizer, self.sampling, write, units=True)
+        drafts = drafts_for(self.engine, self.sampling, self.memory, [*self.said, *ids])
+        answer = generate_answer(
+            session, tokenizer, self.sampling, write, units=True, drafts=drafts
+        )
         if answer.finish in ("interrupted", "repetition"):
             session = self.session.fork()
             session.read([*ids, *tokenizer.encode(f" {answer.text}", inner=True)])
@@ -53,6 +58,7 @@ class Conversation:
         places += spoken_of(self.memory.passages, question, answer.text)
         citations = cite(self.memory.passages, places, question, answer.text)
         self.session, self.turns = session, self.turns + 1
+        self.said += [*ids, *tokenizer.encode(answer.text, inner=True)]
         self.last = Reply(answer, citations, len(ids))
         return self.last
 

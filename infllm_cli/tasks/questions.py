@@ -16,6 +16,7 @@ from infllm.cli.tasks.citations import (
     spoken_of,
     supporting,
 )
+from infllm.cli.tasks.drafting import drafts_for
 
 if TYPE_CHECKING:
     from infllm.engine import Engine, Session
@@ -110,7 +111,8 @@ def answer_prompt(
         speaker.read(alone.tail_ids)
         speaker.end()
     seconds_back = time.monotonic() - began - seconds
-    answer = generate_answer(speaker, engine.tokenizer, sampling, write, units=True)
+    drafts = drafts_for(engine, sampling, memory, [*passages, *asked])
+    answer = generate_answer(speaker, engine.tokenizer, sampling, write, units=True, drafts=drafts)
     steps = [attended] if passages else answer.units
     places = [*Evidence(steps).ranked(), *session_sights(session)]
     places += [(*memory.passages.tokens(f.start, f.stop), f.score) for f in found]

@@ -11,6 +11,7 @@ from infllm.cli.options import Sampling
 from infllm.cli.output import Output
 from infllm.cli.reading import Reading, read_prompt
 from infllm.cli.tasks.answer import Answer, generate_answer
+from infllm.cli.tasks.drafting import drafts_for
 from infllm.cli.text import plural
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def summarize_by_memory(
     """One reading of the whole document, then one summary."""
     session = engine.session()
     reading = read_prompt(engine, session, ids, "summarize", {}, out, budget)
-    return Summary(generate_answer(session, engine.tokenizer, sampling, out.write), reading, 1, 1)
+    drafts = drafts_for(engine, sampling, None, ids)
+    answer = generate_answer(session, engine.tokenizer, sampling, out.write, drafts=drafts)
+    return Summary(answer, reading, 1, 1)
 
 
 def summarize_by_parts(
@@ -82,7 +85,8 @@ def summarize_by_parts(
         reading = read_prompt(engine, session, part, task, {}, out, label=label, policy="origin")
         given, read = given + reading.tokens_given, read + reading.tokens_read
         seconds += reading.seconds
-        answer = generate_answer(session, engine.tokenizer, how, write)
+        drafts = drafts_for(engine, how, None, part)
+        answer = generate_answer(session, engine.tokenizer, how, write, drafts=drafts)
         if answer.finish == "repetition" and write is _ignore:
             out.note(f"{label}: the summary repeated itself without end and was stopped")
         return answer

@@ -101,6 +101,7 @@ class FakeSession:
 
     def generate(self, max_new_tokens: int, **sampling: Any) -> Iterator[Any]:
         sampling.pop("units", None)
+        sampling.pop("drafts", None)
         self.engine.sampling = {"max_new_tokens": max_new_tokens, **sampling}
         words = self.engine.tokenizer.encode(self.engine.answer(self.text()))
         for n, token in enumerate(words[:max_new_tokens]):
@@ -138,6 +139,7 @@ class FakeEngine:
         self.interrupt_answer_at: int | None = None
         self.closed = False
         self.bytes_per_token = 1000
+        self.rounds_rows = False
         self.digests = {"model": "1" * 64, "tokenizer": "2" * 64}
 
     def __enter__(self) -> Self:

@@ -238,7 +238,9 @@ def test_grouped_lookups_follow_the_segment_too(llama: Served, cuts: list[int]) 
     config = engine.config.with_overrides({"chunk_size": 24})
     sessions = []
     for places in (cuts, []):
-        session = Session(engine, config.model.model_copy(update={"chunk_topk_calc": 16}), 24)
+        session = Session(
+            engine.session().backing, config.model.model_copy(update={"chunk_topk_calc": 16}), 24
+        )
         policy = session.policies[0]
         assert isinstance(policy, InfLLM)
         policy.record = []
@@ -324,7 +326,7 @@ def test_a_long_past_does_not_blur_the_window(llama: Served, policy: str) -> Non
     settings = engine.config.with_overrides({"type": policy, "n_init": 3, "chunk_size": chunk})
     rows = []
     for n_before in (1, 24):
-        session = Session(engine, settings.model, chunk)
+        session = Session(engine.session().backing, settings.model, chunk)
         session.read(TEXT[:3] + ids(253, seed=1))
         for n in range(n_before):
             session.read(ids(chunk, seed=2 + n))

@@ -1,0 +1,1 @@
+"""Ways to read documents for one question, in place of a memory that serves them all."""
