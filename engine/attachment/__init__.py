@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     )
     from infllm.engine.attachment.refusals import refuse_by_config
     from infllm.engine.attachment.selfcheck import compare, expected_logits
+    from infllm.engine.attachment.states import States
 
 __all__ = [
-    "Attachment", "Call", "Layer", "Memory", "Rotary", "SessionCache", "Softmax", "UnitUse",
-    "auto_class", "best_form", "compare", "dense_rows", "expected_logits", "load_parts",
+    "Attachment", "Call", "Layer", "Memory", "Rotary", "SessionCache", "Softmax", "States",
+    "UnitUse", "auto_class", "best_form", "compare", "dense_rows", "expected_logits", "load_parts",
     "pack_steps", "refuse_by_config", "refuse_packed", "rounds_rows",
 ]  # fmt: skip
 
@@ -35,5 +36,6 @@ __getattr__ = lazily(
         "packed_weights": ("best_form", "dense_rows", "pack_steps", "refuse_packed", "rounds_rows"),
         "refusals": ("refuse_by_config",),
         "selfcheck": ("compare", "expected_logits"),
+        "states": ("States",),
     },
 )

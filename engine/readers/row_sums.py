@@ -21,8 +21,10 @@ class RowSums:
     That layer gives nothing on: what comes after it is not wanted.
     """
 
-    def __init__(self, config: ModelConfig, layers: Sequence[Layer], watched: Layer, first: int):
+    def __init__(self, config: ModelConfig, attachment: Attachment, watched: Layer, first: int):
+        layers = attachment.layers
         self._policies = {layer.index: make_policy(config, layer) for layer in layers}
+        self.states = attachment.fresh_states()
         self._watched = watched
         self._first = first
         self.length = 0
@@ -87,7 +89,7 @@ def attention_rows(
     layers = attachment.layers
     watched = [layer for layer in layers if layer.sliding_window is None] or layers
     origin = config.model_copy(update={"type": "origin"})
-    memory = RowSums(origin, layers, watched[-1], first)
+    memory = RowSums(origin, attachment, watched[-1], first)
     tokens = torch.tensor([ids], device=attachment.device)
     attachment.forward(tokens, torch.arange(len(ids), device=attachment.device)[None], memory)
     return memory.sums

@@ -12,6 +12,7 @@ from infllm.engine.attachment import Attachment, Call
 from infllm.engine.policies import Policy, run_policy
 
 if TYPE_CHECKING:
+    from infllm.engine.attachment import States
     from infllm.engine.drafts import Tree
 
 Back = Callable[[], None]
@@ -25,11 +26,13 @@ class DraftedPass:
     """
 
     def __init__(
-        self, tree: Tree, policies: Mapping[int, Policy], position: int, watch_units: bool
-    ) -> None:
-        """`position`: absolute, of node 0."""
+        self, tree: Tree, policies: Mapping[int, Policy], states: States, position: int,
+        watch_units: bool,
+    ) -> None:  # fmt: skip
+        """`states`: of the session, in which nothing changes. `position`: absolute, of node 0."""
         self.tree = tree
         self.n_layers = len(policies)
+        self.states = states
         self.length = position
         self.under_way = False
         self.logits = torch.empty(0)  # float32 [nodes, vocab]

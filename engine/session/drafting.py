@@ -32,9 +32,10 @@ class Drafting(Stepping):
     @property
     def draft_room(self) -> int:
         """How many tokens may be drafted behind the next one: 0 where steps cannot be taken back,
-        as where the step makes a unit, or where what leaves depends on logits (sirllm); or where
-        one pass over them is not as many steps, since steps take packed weights."""
-        if self._kept is not None or self.backing.rounds_rows:
+        as where the step makes a unit, or where what leaves depends on logits (sirllm); where
+        layers carry a state from token to token; or where one pass over them is not as many steps,
+        since steps take packed weights."""
+        if self._kept is not None or self.states or self.backing.rounds_rows:
             return 0
         return max(0, min(NO_BOUND, *(p.draft_room for p in self.policies.values())) - 1)
 
@@ -59,7 +60,7 @@ class Drafting(Stepping):
         the first alone. It is as before where this is interrupted."""
         self.refuse_broken()
         began = time.perf_counter()
-        ahead = DraftedPass(tree, self.policies, self.length, self._watch_units)
+        ahead = DraftedPass(tree, self.policies, self.states, self.length, self._watch_units)
         try:
             ahead.run(self.backing.attachment)
         except torch.OutOfMemoryError as error:
