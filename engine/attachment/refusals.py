@@ -47,6 +47,11 @@ def refuse_by_config(model: nn.Module) -> None:
         raise UnsupportedModel(
             f"{name} has ALiBi: distances are a bias on the logits, not a rotation"
         )
+    if getattr(text, "model_type", "") == "zamba":
+        raise UnsupportedModel(
+            f"{name} reads a text in parts to other logits than whole: its state layers do not go "
+            "on as they began (Zamba 2 does)"
+        )
 
 
 def refuse_learned_positions(model: Any) -> None:

@@ -11,8 +11,6 @@ from infllm.engine.support import examine_config
 from tests.engine.zoo import DOC, OTHERS, SETTINGS, TYPES, WORDS, listed, row, support_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers about its own models
-# Attached and not as stock: mend it, and take it from here.
-NOT_YET = {"zamba": "logits off by 2e-3 of the largest, not yet understood"}
 HYBRIDS = (
     "bamba", "falcon_h1", "granitemoehybrid", "jamba", "kimi_linear", "lfm2", "lfm3", "minimax",
     "nemotron_h", "olmo_hybrid", "qwen3_5_text", "qwen3_next", "recurrent_gemma", "zamba2",
@@ -28,8 +26,6 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_a_type_is_served_as_stock_or_refused_with_a_reason(kind: str) -> None:
-    if kind in NOT_YET:
-        pytest.xfail(NOT_YET[kind])
     support = support_of(kind)  # raises where one is attached and gives other logits
     assert support.outcome == "served" or support.reason
     known = listed().get(kind)
