@@ -14,7 +14,10 @@ ALIASES = {"stream-llm": "stream-lm", "sir-llm": "sirllm"}
 BACK = "+read-back"  # answering as `ask --read-back` does
 CITING = "inf-llm"  # the policy that tells which passages an answer attended
 # Settings of the model, which is loaded once for all policies.
-LOADED = {"type", "path", "tokenizer_path", "revision", "dtype", "device", "quantization"}
+LOADED = {
+    "type", "path", "tokenizer_path", "encoder_path", "revision", "device", "dtype", "quantization",
+    "weights",
+}  # fmt: skip
 
 
 def parse_policies(text: str | None, config: "Config", read_back: bool = False) -> list[str]:

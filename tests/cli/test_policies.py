@@ -55,6 +55,7 @@ def test_one_policy_stands_beside_itself_with_other_settings(config):
         ("inf-llm:topk", "--policy 'topk' is not KEY=VALUE", "model.topk=32"),
         ("sirllm:decoy=1", "unknown setting 'decoy' of sirllm", "did you mean 'decay'?"),
         ("inf-llm:path=/m", "unknown setting 'path' of inf-llm", "known: "),
+        ("inf-llm:weights=int8", "unknown setting 'weights' of inf-llm", "known: "),
         ("inf-llm:type=origin", "unknown setting 'type' of inf-llm", "did you mean"),
         ("origin+read-back", "'origin+read-back' is no policy here", "leave +read-back out"),
         (",", "--policy names no policy", "known: "),
