@@ -44,6 +44,7 @@ class _Shape:
     dtype: _Dtype
     sliding_window: int | None
     index: int = 0
+    chunk: int | None = None
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ def _shapes(spec: dict[str, Any], device: _Device, dtype: _Dtype) -> list[_Shape
             dtype,
             spec.get("sliding_window") if kind == "sliding_attention" else None,
             index,
+            spec.get("attention_chunk_size") if kind == "chunked_attention" else None,
         )
         for index, kind in enumerate(kinds)
     ]

@@ -20,7 +20,7 @@ def engine(parameters: int, layers: int, device: str = "cpu", **settings: Any) -
     settings = {"model.n_local": 4096, "chunk_size": 512, **settings}
     config = load_config("pocket", settings, environ={})
     layer = SimpleNamespace(
-        n_heads=32, n_kv_heads=8, head_dim=128, sliding_window=None,
+        n_heads=32, n_kv_heads=8, head_dim=128, sliding_window=None, chunk=None,
         dtype=SimpleNamespace(itemsize=2), device=SimpleNamespace(type=device),
     )  # fmt: skip
 

@@ -253,7 +253,7 @@ def test_device_memory_for_pruning_has_a_bound() -> None:
     """On a GPU int8 keys are there until there are too many; then they are on the host."""
     cfg = ModelConfig(type="infinitehip", kv_dtype="bf16", prune_bound=10_000)
     shape = SimpleNamespace(
-        n_heads=32, n_kv_heads=8, head_dim=128, sliding_window=None,
+        n_heads=32, n_kv_heads=8, head_dim=128, sliding_window=None, chunk=None,
         dtype=SimpleNamespace(itemsize=2), device=SimpleNamespace(type="cuda"),
     )  # fmt: skip
     few, most, more, many = (
