@@ -15,14 +15,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-PARTS = 4  # of a unit at most
+from infllm.kernels.unit_parts import parts_of
+
 VALUES = 2**24  # float32, of all parts for some queries of a KV head, held at once
 STEP = 2**17  # of those, worked on at once
-
-
-def parts_of(block: int) -> int:
-    """Parts of a unit of `block` keys: as many as may be, all alike."""
-    return next(n for n in range(PARTS, 0, -1) if block % n == 0)
 
 
 def unit_moments(k: Tensor) -> tuple[Tensor, Tensor]:

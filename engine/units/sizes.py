@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from infllm.engine.config import cpu_has_bfloat16, most_attended, prunes_int8
-from infllm.kernels.unit_moments import parts_of
+from infllm.kernels.unit_parts import parts_of
 
 if TYPE_CHECKING:
     from infllm.engine.attachment import Layer
