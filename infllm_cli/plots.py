@@ -107,7 +107,8 @@ def draw_needles(
     for axes, policy in zip(grid.flat, policies, strict=False):
         shares = [[_share(trials, policy, length, depth) for length in lengths] for depth in depths]
         image = axes.imshow(shares, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
-        axes.set_title(policy, fontsize=10)
+        name, _, settings = policy.partition(":")
+        axes.set_title(f"{name}\n{settings}" if settings else name, fontsize=9)
         axes.set_xticks(range(len(lengths)), [length_name(n) for n in lengths])
         axes.set_yticks(range(len(depths)), [f"{depth:.3g}" for depth in depths])
         axes.set_xticks([i - 0.5 for i in range(1, len(lengths))], minor=True)
