@@ -4,6 +4,8 @@
     DIR/<policy>/<suite>.<task>.jsonl
     DIR/timings.jsonl                what differs from run to run
 
+In folders' names a policy's settings follow a comma: not every system has names with colons.
+
 A file grows by whole lines. When a run is complete its lines are put into the samples' order, so
 that the bytes depend neither on the number of workers nor on interruptions.
 """
@@ -139,7 +141,7 @@ def _records(path: Path, data: bytes) -> Iterator[dict[str, Any]]:
 
 def result_path(folder: Path, policy: str, suite: str, task: str) -> Path:
     """Where the results of a task under a policy lie."""
-    return folder / policy / f"{suite}.{task}.jsonl"
+    return folder / policy.replace(":", ",") / f"{suite}.{task}.jsonl"
 
 
 class ResultFolder:
@@ -230,7 +232,11 @@ def read_results(folder: Path) -> Iterator[tuple[str, str, list[dict[str, Any]]]
     for path in sorted(folder.glob("*/*.jsonl")):
         data = path.read_bytes()
         records = {r["id"]: r for r in _records(path, data[: data.rfind(b"\n") + 1])}
-        yield path.parent.name, path.stem.replace(".", ":", 1), list(records.values())
+        yield (
+            path.parent.name.replace(",", ":"),
+            path.stem.replace(".", ":", 1),
+            list(records.values()),
+        )
 
 
 def disk_error(error: OSError, folder: Path) -> InfllmError:

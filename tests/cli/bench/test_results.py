@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infllm.cli.bench.manifest import make_manifest, merge_manifest
-from infllm.cli.bench.results import ResultFile, ResultFolder, read_results, to_line
+from infllm.cli.bench.results import (
+    ResultFile,
+    ResultFolder,
+    read_results,
+    result_path,
+    to_line,
+)
 from infllm.cli.errors import UsageError
 from tests.cli.bench.make import failed, record, results
 
@@ -173,3 +179,13 @@ def test_results_of_another_making_are_not_mixed_in(changes, told):
     with pytest.raises(UsageError) as error:
         merge_manifest(Path("r"), manifest(), manifest(**changes))
     assert error.value.message == f"the results in r were made otherwise: {told}"
+
+
+def test_a_policy_with_settings_has_a_folder_that_every_system_can_name(tmp_path):
+
+    policy = "inf-llm:topk=8:unit_score=keys+read-back"
+    path = result_path(tmp_path, policy, "ruler", "vt")
+    path.parent.mkdir()
+    path.write_text('{"id": "1", "scores": [1.0]}\n')
+    assert not set(path.parent.name) & set('<>:"/\\|?*')
+    assert [name for name, _, _ in read_results(tmp_path)] == [policy]
