@@ -10,6 +10,7 @@ from torch import Tensor
 
 from infllm.engine.config import Pruning, pruning_of
 from infllm.engine.policies.base import Policy
+from infllm.engine.policies.window import joined
 from infllm.engine.units import TokenStore
 from infllm.kernels.descent import (
     ABSENT,
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
 
 
 class InfiniteHiP(Policy):
-    """A block of queries attends a window, n_init first tokens, and chunks that stages chose.
-
-    In a step, a stage whose turn it is not leaves the chunks of its last run as they are.
-    """
+    """A block of queries attends a window, n_init first tokens, and chunks that stages chose. In a
+    step, a stage whose turn it is not leaves the chunks of its last run as they are."""
 
     KEPT = ("count", "steps", "recent_k", "recent_v")
 
@@ -54,7 +53,7 @@ class InfiniteHiP(Policy):
 
     def begin(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:
         self._past = 0 if self.recent_k is None else self.recent_k.shape[2]
-        self._k, self._v = _joined(self.recent_k, k), _joined(self.recent_v, v)
+        self._k, self._v = joined(self.recent_k, k), joined(self.recent_v, v)
         self._k_near = self.layer.rotary.run(self._k, 0)
         self._q_near = self.layer.rotary.run(q, self._past)
         self.tokens.append(k, v)
@@ -122,8 +121,8 @@ class InfiniteHiP(Policy):
         keys, q = slice(low, self._past + stop), self._q_near[:, :, start:stop]
         band = Band(first - low, 0, self.config.n_local)
         near = Part(q, self._k_near[:, :, keys], self._v[:, :, keys], band=band)
-        chosen = self._chosen[start // self.query_block]
-        return [near, *self._far_parts(q, self.count + start, chosen[chosen < ABSENT])]
+        some = self._chosen[start // self.query_block]
+        return [near, *self._far_parts(q, self.count + start, some[some < ABSENT])]
 
     def _far_parts(self, q: Tensor, position: int, chosen: Tensor) -> list[Part]:
         """First tokens and chunks from `chosen` on, for a block [1, H, T, D] at `position`."""
@@ -150,8 +149,6 @@ class InfiniteHiP(Policy):
             n_far = int((tokens <= behind).sum())
             return tokens, torch.where(tokens <= behind, behind - n_far + 1 + number, tokens)
         return tokens, (behind - len(tokens) + 1 + number).clamp_min(0)
-
-    # ---- what is kept ---------------------------------------------------------------------------
 
     def end(self) -> None:
         self.count += self._new
@@ -182,12 +179,12 @@ class InfiniteHiP(Policy):
 
     def state(self) -> dict[str, Tensor | int]:
         lists = {f"entering.{i}": x for i, x in self.entering.items()}
-        rows = {f"tokens.{name}": x for name, x in self.tokens.state().items()}
-        return {**super().state(), **lists, **rows}
+        lists |= {f"tokens.{name}": x for name, x in self.tokens.state().items()}
+        return super().state() | lists
 
     def restore(self, state: Mapping[str, Tensor | int]) -> None:
-        super().restore({name: x for name, x in state.items() if name in self.KEPT})
         kept = {name: x for name, x in state.items() if isinstance(x, Tensor)}
+        super().restore({name: x for name, x in state.items() if name in self.KEPT})
         self.tokens.restore({n[7:]: x for n, x in kept.items() if n.startswith("tokens.")})
         self.entering = {int(n[9:]): x for n, x in kept.items() if n.startswith("entering.")}
 
@@ -197,9 +194,5 @@ class InfiniteHiP(Policy):
 
     @property
     def device_bytes(self) -> int:
-        far = 0 if self.far is None else sum(x.nbytes for x in self.far)
+        far = sum(x.nbytes for x in self.far or ())
         return super().device_bytes + far + self.tokens.bytes_of(on_device=True)
-
-
-def _joined(old: Tensor | None, new: Tensor) -> Tensor:
-    return new if old is None else torch.cat([old, new], dim=2)
