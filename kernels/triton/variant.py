@@ -25,6 +25,7 @@ class Variant:
     cards: frozenset[int] = field(default_factory=lambda: frozenset(SHARED_KIB))
     quick: bool = False  # among those that the tests compile
     registers: int | None = None  # of a thread, at most, where a launch says so
+    alike: bool = False  # on every card: no matrix products, no tile chosen by the card
 
     @property
     def tile(self) -> str:
@@ -35,6 +36,11 @@ class Variant:
     def runs_on(self, sm: int) -> bool:
         """Whether a launch on this card would ask for it."""
         return sm in self.cards
+
+    def quick_on(self, sm: int) -> bool:
+        """Whether the tests compile it for this card: what is alike, for the oldest and newest."""
+        ends = {min(self.cards), max(self.cards)}
+        return self.quick and sm in (ends if self.alike else self.cards)
 
 
 # Strides of tensors whose rows are whole vectors: multiples of 16 for every head dimension here.
