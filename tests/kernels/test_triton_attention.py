@@ -46,34 +46,33 @@ def check(part: Part, scale: float = 0.25, softcap: float | None = None, splits:
         assert rms_error(got, want) < close
 
 
-@pytest.mark.parametrize("n", [1, 7, 63, 65, 300])
+@pytest.mark.parametrize("n", [1, 7, 63, 65, 150])
 @pytest.mark.parametrize("t", [1, 3, 70])
 def test_window_at_awkward_sizes(n: int, t: int) -> None:
-    shape = Shape(t=t, d=64)
+    shape = Shape(t=t)
     part = shape.dense(n, shape.query(), band=Band(n - t, 0, max(1, n // 3)))
     check(part)
     check(part, splits=2)
 
 
 @pytest.mark.parametrize(
-    "band", [Band(0, 0), Band(5, 4), Band(-3, 0), Band(400, 100), Band(0, 9), Band(200, 30, 31)]
+    "band", [Band(0, 0), Band(5, 4), Band(-3, 0), Band(180, 50), Band(0, 9), Band(90, 14, 15)]
 )
 def test_bands(band: Band) -> None:
     """Also those that hide all keys from some queries, or from all."""
     shape = Shape(t=40)
-    check(shape.dense(330, shape.query(), band=band))
-    check(shape.dense(330, shape.query(), band=band), splits=2)
+    check(shape.dense(150, shape.query(), band=band))
+    check(shape.dense(150, shape.query(), band=band), splits=2)
 
 
-@pytest.mark.parametrize("at", [0, 5, 200, 299, 320])
+@pytest.mark.parametrize("at", [0, 5, 90, 129, 150])
 @pytest.mark.parametrize("band", [Band(0, 0, 64), Band(0, 64), Band(3, 0)])
 def test_a_band_shifted_by_what_the_device_knows(band: Band, at: int) -> None:
-    """As a decode step has it: room for 300 keys, of which those behind the query are not there."""
-    for t in (1, 9):
+    """As a decode step has it: room for 130 keys, of which those behind the query are not there."""
+    for t, splits in ((1, 2), (9, 1)):
         shape = Shape(t=t)
-        part = shape.dense(300, shape.query(), band=band, shift=torch.tensor([at]))
-        check(part)
-        check(part, splits=2)
+        part = shape.dense(130, shape.query(), band=band, shift=torch.tensor([at]))
+        check(part, splits=splits)
 
 
 @pytest.mark.parametrize("n", [1, 5, 70])
@@ -111,7 +110,7 @@ def test_groups_of_query_heads(h: int, hkv: int, t: int) -> None:
 
 
 @pytest.mark.parametrize("page", [8, 24, 32, 128])
-@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize("n", [1, 3])
 def test_pages(page: int, n: int) -> None:
     shape = Shape(t=5)
     check(shape.paged(shape.query(), n, page))
@@ -191,7 +190,7 @@ def test_strided_keys_and_queries() -> None:
 def test_a_larger_block() -> None:
     """Several tiles of rows and of keys, clear ones and edges on both sides."""
     shape = Shape(h=4, hkv=2, t=150, d=64)
-    check(shape.dense(700, shape.query(), band=Band(550, 0, 400)), 0.125)
+    check(shape.dense(450, shape.query(), band=Band(300, 0, 200)), 0.125)
 
 
 def test_merging_states() -> None:
