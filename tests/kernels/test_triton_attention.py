@@ -21,7 +21,7 @@ from infllm.kernels.triton import arguments
 from infllm.kernels.triton.attend import attend
 from infllm.kernels.triton.merge_state import merge_state, merge_states
 from infllm.kernels.triton.part_mass import part_mass
-from infllm.kernels.triton.partial_attention import partial_attention
+from infllm.kernels.triton.partial_attention import SPLIT, partial_attention
 from tests.kernels.parts import Shape, normal, one_shot, rms_error
 
 CLOSE = {torch.float32: 2e-6, torch.float16: 1e-3}  # relative RMS
@@ -46,32 +46,33 @@ def check(part: Part, scale: float = 0.25, softcap: float | None = None, splits:
         assert rms_error(got, want) < close
 
 
-@pytest.mark.parametrize("n", [1, 7, 63, 65, 150])
+@pytest.mark.parametrize("n", [1, 7, 63, 65, 300])
 @pytest.mark.parametrize("t", [1, 3, 70])
 def test_window_at_awkward_sizes(n: int, t: int) -> None:
     shape = Shape(t=t)
     part = shape.dense(n, shape.query(), band=Band(n - t, 0, max(1, n // 3)))
     check(part)
-    check(part, splits=2)
+    if n > SPLIT:
+        check(part, splits=2)
 
 
 @pytest.mark.parametrize(
-    "band", [Band(0, 0), Band(5, 4), Band(-3, 0), Band(180, 50), Band(0, 9), Band(90, 14, 15)]
+    "band", [Band(0, 0), Band(5, 4), Band(-3, 0), Band(400, 100), Band(0, 9), Band(200, 30, 31)]
 )
 def test_bands(band: Band) -> None:
     """Also those that hide all keys from some queries, or from all."""
     shape = Shape(t=40)
-    check(shape.dense(150, shape.query(), band=band))
-    check(shape.dense(150, shape.query(), band=band), splits=2)
+    check(shape.dense(330, shape.query(), band=band))
+    check(shape.dense(330, shape.query(), band=band), splits=2)
 
 
-@pytest.mark.parametrize("at", [0, 5, 90, 129, 150])
+@pytest.mark.parametrize("at", [0, 5, 200, 299, 320])
 @pytest.mark.parametrize("band", [Band(0, 0, 64), Band(0, 64), Band(3, 0)])
 def test_a_band_shifted_by_what_the_device_knows(band: Band, at: int) -> None:
-    """As a decode step has it: room for 130 keys, of which those behind the query are not there."""
+    """As a decode step has it: room for 300 keys, of which those behind the query are not there."""
     for t, splits in ((1, 2), (9, 1)):
         shape = Shape(t=t)
-        part = shape.dense(130, shape.query(), band=band, shift=torch.tensor([at]))
+        part = shape.dense(300, shape.query(), band=band, shift=torch.tensor([at]))
         check(part, splits=splits)
 
 
@@ -114,7 +115,8 @@ def test_groups_of_query_heads(h: int, hkv: int, t: int) -> None:
 def test_pages(page: int, n: int) -> None:
     shape = Shape(t=5)
     check(shape.paged(shape.query(), n, page))
-    check(shape.paged(shape.query(), n, page), splits=2)
+    if n * page > SPLIT:
+        check(shape.paged(shape.query(), n, page), splits=2)
     check(shape.paged(shape.query(), n, page, groups=4))
 
 

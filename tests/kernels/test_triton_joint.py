@@ -93,9 +93,9 @@ def test_parts_that_are_not_there(missing: list[str]) -> None:
 def test_many_keys_over_many_programs(t: int) -> None:
     """Parts longer than one program's share, and shares of several parts."""
     parts = block(
-        Shape(t=t), near=300, window=250, init=70, pages=3, page=64, waiting=150, offset=330
+        Shape(t=t), near=300, window=270, init=130, pages=3, page=128, waiting=270, offset=380
     )
-    for splits in (1, 2, 5, 7):
+    for splits in (1, 2, 5, 9):
         check(parts, splits=splits)
 
 
@@ -130,11 +130,11 @@ def test_softcap_and_sink(softcap: float | None, sink: list[float] | None) -> No
         check(block(Shape(t=9)), softcap, logits, splits=splits)
 
 
-@pytest.mark.parametrize("at", [0, 5, 61, 100, 140])
+@pytest.mark.parametrize("at", [0, 5, 61, 100, 150, 260])
 def test_a_window_shifted_by_what_the_device_knows(at: int) -> None:
     """As a decode step has it: rows behind the step's own are not there yet."""
     shift = torch.tensor([at])
-    parts = block(Shape(t=1), near=150, window=60, waiting=100, offset=0, shift=shift)
+    parts = block(Shape(t=1), near=300, window=60, waiting=100, offset=0, shift=shift)
     check(parts)
     check(parts, splits=3)
 
