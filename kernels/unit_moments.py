@@ -67,48 +67,47 @@ def moment_mass(
     total = q.new_zeros(b, n, dtype=torch.float32)
     query = (q.float() * scale).reshape(b, n_kv, -1, d)  # [B, Hkv, rows, D]
     others = beside.float().reshape(b, n_kv, -1, 1)
-    some = max(1, VALUES // n)  # rows at once
+    some = max(1, VALUES // (n_kv * n))  # rows at once
     for i in range(b):
-        for j in range(n_kv):
-            of_head = [
-                (mean[i, j], spread[i, j]) for mean, spread in zip(means, variances, strict=True)
-            ]
-            for rows, rest in zip(query[i, j].split(some), others[i, j].split(some), strict=True):
-                logits = _logits(rows, of_head, n, size)
-                # What is the same for all parts is added to the sums alone, where it may be.
-                shift = rows.new_full((len(rows), 1), math.log(size))
-                if centre is not None:
-                    share = (rows @ centre[i, j].float())[:, None]
-                    if softcap is None:
-                        shift += share
-                    else:
-                        logits += share
-                if softcap is not None:
-                    logits.div_(softcap).tanh_().mul_(softcap)
-                top = logits.amax(dim=-1, keepdim=True)
-                shares = logits.sub_(top).exp_()
-                units = shares.sum(dim=-1, keepdim=True).log_()
-                norm = torch.logaddexp(units, rest - shift - top)
-                total[i] += (norm.neg_().exp_().T @ shares)[0]
+        of_sequence = [(mean[i], spread[i]) for mean, spread in zip(means, variances, strict=True)]
+        for rows, rest in zip(query[i].split(some, 1), others[i].split(some, 1), strict=True):
+            logits = _logits(rows, of_sequence, n, size)
+            # What is the same for all parts is added to the sums alone, where it may be.
+            shift = rows.new_full((*rows.shape[:2], 1), math.log(size))
+            if centre is not None:
+                share = rows @ centre[i].float()[..., None]
+                if softcap is None:
+                    shift += share
+                else:
+                    logits += share
+            if softcap is not None:
+                logits.div_(softcap).tanh_().mul_(softcap)
+            top = logits.amax(dim=-1, keepdim=True)
+            shares = logits.sub_(top).exp_()
+            units = shares.sum(dim=-1, keepdim=True).log_()
+            norm = torch.logaddexp(units, rest - shift - top)
+            total[i] += norm.neg_().exp_().view(-1) @ shares.flatten(0, 1)
     return total.view(b, -1, parts).sum(dim=-1)
 
 
 def _logits(rows: Tensor, moments: Sequence[tuple[Tensor, Tensor]], n: int, size: int) -> Tensor:
-    """float32 [rows, n]: logsumexp, less log size, of `size` products that are normal.
+    """float32 [Hkv, rows, n]: logsumexp, less log size, of `size` products that are normal, of
+    rows [Hkv, rows, D] with moments [Hkv, n of run, D].
 
     A few parts at once: they stay in a CPU's caches between the passes over them.
     """
     edge = math.sqrt(2 * math.log(size))  # standard deviations to the largest of them
-    out = torch.empty(len(rows), n, device=rows.device)
-    step = max(1, STEP // len(rows))
+    heads, n_rows, _ = rows.shape
+    out = torch.empty(heads, n_rows, n, device=rows.device)
+    step = max(1, STEP // (heads * n_rows))
     start = 0
     for means, variances in moments:
         x, squares = rows.to(means.dtype), (rows * rows).to(means.dtype)
-        for mean, spread in zip(means.split(step), variances.split(step), strict=True):
-            variance = (squares @ spread.T).float()
+        for mean, spread in zip(means.split(step, 1), variances.split(step, 1), strict=True):
+            variance = torch.bmm(squares, spread.transpose(1, 2)).float()
             beyond = variance.sqrt().sub_(edge).clamp_min_(0)
             variance.addcmul_(beyond, beyond, value=-1)
-            place = out[:, start : start + len(mean)]
-            torch.add(x @ mean.T, variance, alpha=0.5, out=place)
-            start += len(mean)
+            place = out[:, :, start : start + mean.shape[1]]
+            torch.add(torch.bmm(x, mean.transpose(1, 2)), variance, alpha=0.5, out=place)
+            start += mean.shape[1]
     return out

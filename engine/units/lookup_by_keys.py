@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from infllm.kernels.rotate import Rope
 
 LSE_VALUES = 2**24  # float32, of all units for some queries, held at once by a lookup by keys
-CANDIDATES = 2**14  # tokens of the units whose keys are read: all of a shorter text
+CANDIDATES = 2**13  # tokens of the units whose keys are read: all of a shorter text
 OF_TOPK = 8  # and of so many times the units that are chosen at least
 
 
