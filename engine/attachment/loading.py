@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from infllm.engine.attachment.packed_weights import refuse_packed, shrink
+from infllm.engine.attachment.refusals import refuse_config
 from infllm.engine.config import ModelConfig, device_name, dtype_name
 from infllm.engine.errors import ConfigError, EngineError, ModelNotFound, UnsupportedModel
 from infllm.engine.prune import load_shaped, told_shape
@@ -63,6 +64,13 @@ def auto_class(config: PretrainedConfig) -> Any:
     return next((auto for mapping, auto in kinds if type(config) in mapping), None)
 
 
+def text_config(config: PretrainedConfig) -> PretrainedConfig | None:
+    """The config of the model that reads text in one that sees or hears too, where transformers
+    has it by itself; None otherwise."""
+    text = config.get_text_config(decoder=True)
+    return text if text is not config and type(text) in MODEL_FOR_CAUSAL_LM_MAPPING else None
+
+
 def _load_model(settings: ModelConfig, device: torch.device, dtype: torch.dtype) -> Any:
     path = local_folder(settings.path)
     try:
@@ -94,10 +102,17 @@ def _from_pretrained(path: str, revision: str | None, **arguments: Any) -> Any:
     told, _ = PretrainedConfig.get_config_dict(path, revision=revision)
     shape = told_shape(told, path)
     config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+    refuse_config(config, config.model_type)
     if shape is None:
         # One that has none of its own kind is told so by transformers.
         auto = auto_class(config) or AutoModelForCausalLM
-        return auto.from_pretrained(path, revision=revision, **arguments)
+        try:
+            return auto.from_pretrained(path, revision=revision, **arguments)
+        except ImportError as error:  # its eyes or ears want a library that is not here
+            if (text := text_config(config)) is None:
+                raise UnsupportedModel(f"{path}: {_first_line(error)}") from error
+            arguments["config"] = text
+            return AutoModelForCausalLM.from_pretrained(path, revision=revision, **arguments)
     return load_shaped(path, config, shape, revision=revision, **arguments)
 
 

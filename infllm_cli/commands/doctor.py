@@ -134,8 +134,11 @@ def _examined(choice: opt.EngineChoice, out: Output) -> str:
     if values is None:
         raise ModelMissing(f"no config of {path} on this machine")
     quiet_libraries(out)
+    import torch
+
     from infllm.engine.support import examine_config  # slow to import
 
+    torch.set_num_threads(1)  # of a tiny model a second thread only waits
     support = examine_config(values)
     kind = values.get("model_type")
     if support.outcome == "refused":

@@ -52,6 +52,11 @@ def test_the_page_has_a_row_for_each_type_and_counts_them_rightly() -> None:
 
 
 @pytest.mark.pinned
+def test_each_type_was_tried() -> None:
+    assert not [line for line in listed().values() if f"| {WORDS['unknown']} |" in line]
+
+
+@pytest.mark.pinned
 def test_hybrids_are_served() -> None:
     assert all(f"| {WORDS['refused']} |" not in listed()[kind] for kind in HYBRIDS)
 
