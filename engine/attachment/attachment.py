@@ -27,6 +27,7 @@ from infllm.engine.attachment.cache import (
     rename_cache,
     session_cache,
 )
+from infllm.engine.attachment.devices import home
 from infllm.engine.attachment.head import hidden_states, logits
 from infllm.engine.attachment.indexers import LIMIT, find_indexers, open_mask, put_aside
 from infllm.engine.attachment.layer import Call, HeadForm, Layer
@@ -79,8 +80,7 @@ class Attachment:
         self._text = text_model(model)
         self.layers: list[Layer] = []
         self.limits: list[str] = []
-        parameter = next(model.parameters())
-        self.device, self.dtype = parameter.device, parameter.dtype
+        self.device, self.dtype = home(model), next(model.parameters()).dtype
         self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
         self._base = base
         self._distance_scale = distance_scale

@@ -16,6 +16,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils import is_accelerate_available
 
 from infllm.engine.attachment.packed_weights import refuse_packed, shrink
 from infllm.engine.attachment.refusals import refuse_config
@@ -25,6 +26,7 @@ from infllm.engine.prune import load_shaped, told_shape
 from infllm.engine.sources import local_folder, local_tokenizer, open_tokenizer
 from infllm.engine.text import Tokenizer
 
+FULL = 0.8  # of a GPU's free memory, by weights: the rest is for what is read
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -80,7 +82,7 @@ def _load_model(settings: ModelConfig, device: torch.device, dtype: torch.dtype)
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
-            **_quantization(settings.quantization, device),
+            **_places(settings, device, dtype),
         )
     except ValueError as error:
         if "trust_remote_code" in str(error) or "Unrecognized configuration" in str(error):
@@ -89,7 +91,7 @@ def _load_model(settings: ModelConfig, device: torch.device, dtype: torch.dtype)
     except OSError as error:
         raise _not_found(settings.path, error) from error
     model.requires_grad_(False)
-    if not settings.quantization:
+    if getattr(model, "hf_device_map", None) is None:
         model = model.to(device)
     if settings.weights in ("int8", "int4"):
         refuse_packed(settings.weights, device)
@@ -116,10 +118,30 @@ def _from_pretrained(path: str, revision: str | None, **arguments: Any) -> Any:
     return load_shaped(path, config, shape, revision=revision, **arguments)
 
 
-def _quantization(name: str | None, device: torch.device) -> dict[str, Any]:
-    """Arguments of from_pretrained for `quantization`: 4bit or 8bit, by bitsandbytes."""
-    if name is None:
+def _places(settings: ModelConfig, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Arguments of from_pretrained that say where weights go, and in which form."""
+    if settings.quantization:
+        return _quantization(settings.quantization, device)
+    if settings.device != "auto" or torch.cuda.device_count() < 2:
         return {}
+    # One that fits a GPU stays on it: steps can be recorded, and nothing travels between layers.
+    free, _ = torch.cuda.mem_get_info(device)
+    spread = is_accelerate_available() and _weight_bytes(settings, dtype) > FULL * free
+    return {"device_map": "auto"} if spread else {}
+
+
+def _weight_bytes(settings: ModelConfig, dtype: torch.dtype) -> int:
+    """Bytes of a model's weights in `dtype`, by its config."""
+    config = AutoConfig.from_pretrained(
+        local_folder(settings.path), revision=settings.revision, trust_remote_code=False
+    )
+    with torch.device("meta"):
+        model = (auto_class(config) or AutoModelForCausalLM).from_config(config)
+    return sum(p.numel() for p in model.parameters()) * dtype.itemsize
+
+
+def _quantization(name: str, device: torch.device) -> dict[str, Any]:
+    """Arguments of from_pretrained for `quantization`: 4bit or 8bit, by bitsandbytes."""
     if name not in ("4bit", "8bit"):
         raise ConfigError(f"quantization {name!r} is unknown", "use 4bit or 8bit")
     from transformers import BitsAndBytesConfig

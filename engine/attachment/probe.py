@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from infllm.engine.attachment.devices import home
 from infllm.engine.attachment.layer import HeadForm, Layer, Rotary
 from infllm.engine.attachment.replacing import all_replaced
 from infllm.engine.errors import UnsupportedModel
@@ -151,8 +152,7 @@ def probe(
     Raises:
         UnsupportedModel: naming the layer and what does not fit.
     """
-    device = next(model.parameters()).device
-    positions = torch.tensor([PROBE_POSITIONS], device=device)
+    positions = torch.tensor([PROBE_POSITIONS], device=home(model))
     turned, plain, moved = Watch(), Watch(), Watch()
     with _all_replaced(rotary_modules, _recording):
         run(turned, positions)

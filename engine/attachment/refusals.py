@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
+from infllm.engine.attachment.devices import home
 from infllm.engine.errors import EngineError, UnsupportedCall, UnsupportedModel
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def attention_elsewhere(model: Any) -> UnsupportedModel:
 
 
 def _read(model: Any) -> None:
-    ids = torch.arange(TOKENS, device=next(model.parameters()).device)[None]
+    ids = torch.arange(TOKENS, device=home(model))[None]
     with torch.no_grad():
         model(input_ids=ids, use_cache=False)
 

@@ -25,6 +25,7 @@ CORE = (
 EXTRAS = {
     "plot": ("matplotlib", "draws pictures with --plot"),
     "faiss": ("faiss-cpu", "looks units up with faiss"),
+    "multi": ("accelerate", "spreads a model over several GPUs"),
 }
 CHECK_LENGTH = 2048
 
