@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from infllm.engine.attachment.attachment import Attachment
     from infllm.engine.attachment.cache import Memory, SessionCache
     from infllm.engine.attachment.devices import home, is_spread, weights_of
+    from infllm.engine.attachment.latents import expanded
     from infllm.engine.attachment.layer import Call, Layer, Rotary, Softmax, UnitUse
     from infllm.engine.attachment.loading import auto_class, load_parts, text_config
     from infllm.engine.attachment.packed_weights import (
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attachment", "Call", "Layer", "Memory", "Rotary", "SessionCache", "Softmax", "States",
-    "UnitUse", "auto_class", "best_form", "compare", "dense_rows", "expected_logits", "home",
-    "is_spread", "load_parts", "pack_steps", "refuse_by_config", "refuse_config", "refuse_packed",
-    "rounds_rows", "text_config", "weights_of",
+    "UnitUse", "auto_class", "best_form", "compare", "dense_rows", "expanded", "expected_logits",
+    "home", "is_spread", "load_parts", "pack_steps", "refuse_by_config", "refuse_config",
+    "refuse_packed", "rounds_rows", "text_config", "weights_of",
 ]  # fmt: skip
 
 __getattr__ = lazily(
@@ -34,6 +35,7 @@ __getattr__ = lazily(
         "attachment": ("Attachment",),
         "cache": ("Memory", "SessionCache"),
         "devices": ("home", "is_spread", "weights_of"),
+        "latents": ("expanded",),
         "layer": ("Call", "Layer", "Rotary", "Softmax", "UnitUse"),
         "loading": ("auto_class", "load_parts", "text_config"),
         "packed_weights": ("best_form", "dense_rows", "pack_steps", "refuse_packed", "rounds_rows"),

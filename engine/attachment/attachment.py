@@ -30,6 +30,7 @@ from infllm.engine.attachment.cache import (
 from infllm.engine.attachment.devices import home
 from infllm.engine.attachment.head import hidden_states, logits
 from infllm.engine.attachment.indexers import LIMIT, find_indexers, open_mask, put_aside
+from infllm.engine.attachment.latents import expanded
 from infllm.engine.attachment.layer import Call, HeadForm, Layer
 from infllm.engine.attachment.probe import (
     PROBE_TOKENS,
@@ -54,7 +55,6 @@ from infllm.engine.attachment.stepwise import STEPPED, modules_with_state, stepp
 from infllm.engine.errors import ConfigError, UnsupportedCall
 
 BIASED = "biases of keys are served, and the model's own mask is not: it would leave tokens out"
-EXPANDED = "latent attention (MLA): memories keep keys and values expanded"
 PREFIX = "infllm_"  # of the attention functions that attachments register
 _names = (f"{PREFIX}{n}" for n in itertools.count())
 
@@ -113,8 +113,8 @@ class Attachment:
                 base=self._base, distance_scale=self._distance_scale,
             )  # fmt: skip
             self._forms = {x.index: x.form for x in self.layers if x.form is not None}
-            if self._forms and getattr(self._text.config, "kv_lora_rank", None):
-                self.limits.append(EXPANDED)
+            if latent := expanded(self.model):
+                self.limits.append(str(latent))
             if any(form.biased for form in self._forms.values()):
                 self.limits.append(BIASED)
             self._carriers = self._find_carriers()

@@ -13,7 +13,7 @@ import transformers
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from infllm.engine.attachment import auto_class, refuse_config, text_config
+from infllm.engine.attachment import auto_class, expanded, refuse_config, text_config
 from infllm.engine.engine import attach
 from infllm.engine.errors import UnsupportedModel
 from infllm.engine.support.tiny import build, tiny_config
@@ -67,7 +67,17 @@ def examine_config(values: Mapping[str, Any]) -> Support:
         return Support("refused", error.message)
     except Exception as error:  # a config may ask for anything, and transformers fail anyhow
         return Support("unknown", f"transformers makes no tiny {kind} of it: {told(error)}")
-    return examine(model)
+    return _in_full_size(examine(model), model, config, auto)
+
+
+def _in_full_size(support: Support, model: Any, config: Any, auto: Any) -> Support:
+    """With the bytes of the model itself where limits tell those of the tiny one."""
+    small = expanded(model)
+    if support.outcome != "limited" or small is None:
+        return support
+    with torch.device("meta"):
+        full = expanded(auto.from_config(config))
+    return Support("limited", support.reason.replace(str(small), str(full)))
 
 
 def _build(config: Any, auto: Any) -> Any:
