@@ -7,7 +7,7 @@ from infllm.engine.lazy import lazily
 if TYPE_CHECKING:
     from infllm.engine.attachment.attachment import Attachment
     from infllm.engine.attachment.cache import Memory, SessionCache
-    from infllm.engine.attachment.devices import home, is_spread, weights_of
+    from infllm.engine.attachment.devices import home, is_spread, split_of, weights_of
     from infllm.engine.attachment.latents import expanded
     from infllm.engine.attachment.layer import Call, Layer, Rotary, Softmax, UnitUse
     from infllm.engine.attachment.loading import auto_class, load_parts, text_config
@@ -26,7 +26,7 @@ __all__ = [
     "Attachment", "Call", "Layer", "Memory", "Rotary", "SessionCache", "Softmax", "States",
     "UnitUse", "auto_class", "best_form", "compare", "dense_rows", "expanded", "expected_logits",
     "home", "is_spread", "load_parts", "pack_steps", "refuse_by_config", "refuse_config",
-    "refuse_packed", "rounds_rows", "text_config", "weights_of",
+    "refuse_packed", "rounds_rows", "split_of", "text_config", "weights_of",
 ]  # fmt: skip
 
 __getattr__ = lazily(
@@ -34,7 +34,7 @@ __getattr__ = lazily(
     {
         "attachment": ("Attachment",),
         "cache": ("Memory", "SessionCache"),
-        "devices": ("home", "is_spread", "weights_of"),
+        "devices": ("home", "is_spread", "split_of", "weights_of"),
         "latents": ("expanded",),
         "layer": ("Call", "Layer", "Rotary", "Softmax", "UnitUse"),
         "loading": ("auto_class", "load_parts", "text_config"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from infllm.engine.attachment.devices import Split
 from infllm.kernels.rotate import Rope, rotate
 
 
@@ -24,6 +25,7 @@ class Layer:
     sliding_window: int | None = None  # tokens that a layer made for a window may see
     chunk: int | None = None  # tokens of the chunks that a layer made for those sees one of
     form: HeadForm | None = None  # how heads come, where that is not as memories keep them
+    split: Split | None = None  # processes that have the layer's other heads
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from infllm.engine.attachment import home, is_spread
+from infllm.engine.attachment import home, is_spread, split_of
 
 Replay = Callable[[], object]
 Record = Callable[[Callable[[], None]], Replay]
@@ -29,6 +29,8 @@ class Recorder:
 
 
 def _why_not(model: Any) -> str | None:
+    if split_of(model) is not None:
+        return "the model is split over several processes"
     if is_spread(model):
         return "the model is spread over several devices"
     return None if home(model).type == "cuda" else "CUDA graphs are for CUDA devices"

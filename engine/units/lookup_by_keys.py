@@ -46,7 +46,12 @@ def key_masses(
         mass = log_mass(lse, others, groups)
         total = mass if total is None else torch.logaddexp(total, mass)
     assert total is not None
-    return total.to(store.device)
+    return _of_all_heads(store, total.to(store.device), groups)
+
+
+def _of_all_heads(store: UnitStore, mass: Tensor, groups: int) -> Tensor:
+    """Log masses with those of heads that other processes have, where heads are added up."""
+    return mass if store.split is None or groups > 1 else store.split.logsumexp(mass)
 
 
 def _lse(
@@ -105,6 +110,8 @@ def moment_masses(
         [x.variances[:, :, :rows] for x, rows in runs], store.block_size, softmax.scale,
         softmax.softcap, store.centre,
     )  # fmt: skip
+    if store.split is not None:
+        rough = store.split.sum(rough)
     chosen = top_units(rough, m)  # int64 [B, m]
     lse = beside.new_empty(*q.shape[:3], m)
     for b, units in enumerate(chosen.tolist()):
@@ -112,7 +119,7 @@ def moment_masses(
         mine = q[b : b + 1].to(codes.device)  # on a GPU the queries come to the host
         scales = None if scale is None else [scale]
         lse[b : b + 1] = unit_lse(mine, [codes], scales, softmax.scale, softmax.softcap)
-    mass = log_mass(lse, beside, groups)
+    mass = _of_all_heads(store, log_mass(lse, beside, groups), groups)
     out = mass.new_full((*mass.shape[:2], n), float("-inf"))
     return out.scatter_(-1, chosen[:, None].expand_as(mass), mass)
 

@@ -63,6 +63,7 @@ class UnitStore:
         page = (2, self.n_kv_heads, self.block_size, self.head_dim)
         self.slots = torch.zeros(capacity, *page, dtype=self.dtype, device=self.device)
         self.staging = make_staging(layer.device)
+        self.split = layer.split
         # Told of units just made [n, 2, Hkv, block_size, D], as they would come from the host.
         self.follow: Callable[[Tensor], None] | None = None
         self.views: list[View] = []
@@ -161,7 +162,8 @@ class UnitStore:
         if not rows:
             b, e, r, _ = query.shape
             return query.new_empty(b, e, r if per_head else 1, 0, dtype=torch.float32)
-        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
+        scores = rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
+        return scores if per_head or self.split is None else self.split.sum(scores)
 
     def scores_of_all(
         self, query: Tensor, visible: int, *, limit: Tensor | None = None, growth: int = 0,
@@ -172,9 +174,10 @@ class UnitStore:
 
         As long as no slab is opened, N is the same.
         """
-        return slab_scores(
+        scores = slab_scores(
             query, self._slabs(), visible, limit=limit, growth=growth, per_head=per_head
         )
+        return scores if per_head or self.split is None else self.split.sum(scores)
 
     def _slabs(self) -> Slabs:
         """The index of all `rows`, and where it is: told to the device once for a slab."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +131,23 @@ def test_a_model_too_large_for_one_of_several_gpus_is_spread(
     with pytest.raises(Loaded) as told:
         load_parts(ModelConfig(path=path, device=device, dtype="float32"))
     assert told.value.args == (asked,)
+
+
+@pytest.mark.pinned
+def test_heads_that_processes_split_choose_units_together(tmp_path: Path) -> None:
+    build("llama", SERVED["llama"]).save_pretrained(tmp_path / "model")
+    command = [sys.executable, "-W", "ignore", "-m", "tests.engine.split_heads"]
+    root = Path(__file__).parents[2]
+    ranks = [
+        subprocess.Popen([*command, rank, tmp_path], cwd=root, stdout=subprocess.PIPE, text=True)
+        for rank in "01"
+    ]
+    told = [rank.communicate(timeout=120)[0] for rank in ranks]
+    for rank, out in zip(ranks, told, strict=True):
+        assert rank.returncode == 0
+        found = json.loads(out.splitlines()[-1])
+        assert found["heads"] == [4, 2]
+        assert max(found["errors"]) < 1e-4
+        assert found["hip"]
+        assert found["file"]
+        assert found["not_recorded"] == "the model is split over several processes"
