@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from infllm.engine.attachment.devices import Split
 from infllm.kernels.rotate import Rope, rotate
+
+if TYPE_CHECKING:
+    from infllm.engine.attachment.latents import Latents
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +30,7 @@ class Layer:
     chunk: int | None = None  # tokens of the chunks that a layer made for those sees one of
     form: HeadForm | None = None  # how heads come, where that is not as memories keep them
     split: Split | None = None  # processes that have the layer's other heads
+    latents: Latents | None = None  # what its keys and values are made of, where it shows that
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ class Call:
     closes: bool = True  # the segment ends with the call
     stays: Tensor | None = None  # int64 [S'], kept tokens that are kept on; None: all
     unit_uses: list[UnitUse] = field(default_factory=list)
+    latents: dict[int, Tensor] = field(default_factory=dict)  # of a layer's tokens, [B, 1, T, L]
     # A step that is being recorded: it tells the host nothing and asks it for nothing; who replays
     # it brings the units and calls `Policy.advance`.
     recorded: bool = False

@@ -148,6 +148,7 @@ class FastInfLLM(InfLLM, SteppingPolicy):
             and units.n > self._n_looked_up
             and self.faiss is None
             and self.record is None
+            and units.latents is None  # which the host cuts to units
             and cfg.unit_score == "representatives"
             and cfg.cache_strategy != "lru-s"  # which wants each step's masses on the host
         )

@@ -54,6 +54,7 @@ class UnitSteps:
             layer.units.staging.drain()
         layer.count += 1
         leaving = tokens.rest
+        layer.keep_latents(leaving)
         tokens.advance()
         if leaving:
             scores.leave(leaving, tokens.past)
@@ -92,6 +93,7 @@ class Step(Way):
         if not call.recorded:
             tokens.clock.copy_(torch.tensor(times))
         tokens.take(*qkv, scores.sums_of_queries, recorded=call.recorded)
+        layer.take_latents(call)
         layer.call, layer.tokens, layer.repr_scores = call, tokens, scores
         layer.exact = layer.config.far_position != "capped"
         layer.by_keys = layer.config.unit_score != "representatives"
