@@ -145,8 +145,9 @@ class UnitStore:
         """Keys and values [n, 2, Hkv, block_size, D] of units as they are stored, [n, *page]."""
         if self.latents is None:
             return dequantize(codes, scale, self.dtype)
-        codes, scale = (None if x is None else x.to(self.device) for x in (codes, scale))
-        return self.latents.expand(dequantize(codes, scale, self.dtype).flatten(1, 3))
+        scale = None if scale is None else scale.to(self.device)
+        stored = dequantize(codes.to(self.device), scale, self.dtype)
+        return self.latents.expand(stored.flatten(1, 3))
 
     def key_codes(self, codes: Tensor) -> Tensor:
         """What a lookup by keys reads of units as stored, [n, B, *page]: [n, B, Hkv, block_size,
