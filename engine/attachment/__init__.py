@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from infllm.engine.attachment.attachment import Attachment
     from infllm.engine.attachment.cache import Memory, SessionCache
     from infllm.engine.attachment.devices import home, is_spread, split_of, weights_of
-    from infllm.engine.attachment.latents import expanded
+    from infllm.engine.attachment.latent_layers import expanded
     from infllm.engine.attachment.layer import Call, Layer, Rotary, Softmax, UnitUse
     from infllm.engine.attachment.loading import auto_class, load_parts, text_config
     from infllm.engine.attachment.packed_weights import (
@@ -35,7 +35,7 @@ __getattr__ = lazily(
         "attachment": ("Attachment",),
         "cache": ("Memory", "SessionCache"),
         "devices": ("home", "is_spread", "split_of", "weights_of"),
-        "latents": ("expanded",),
+        "latent_layers": ("expanded",),
         "layer": ("Call", "Layer", "Rotary", "Softmax", "UnitUse"),
         "loading": ("auto_class", "load_parts", "text_config"),
         "packed_weights": ("best_form", "dense_rows", "pack_steps", "refuse_packed", "rounds_rows"),

@@ -28,9 +28,10 @@ from infllm.engine.attachment.cache import (
 )
 from infllm.engine.attachment.devices import home
 from infllm.engine.attachment.head import hidden_states, logits
+from infllm.engine.attachment.heads import HeadForm
 from infllm.engine.attachment.indexers import LIMIT, find_indexers, open_mask, put_aside
-from infllm.engine.attachment.latents import expanded, handing_over, with_latents
-from infllm.engine.attachment.layer import Call, HeadForm, Layer
+from infllm.engine.attachment.latent_layers import expanded, handing_over, with_latents
+from infllm.engine.attachment.layer import Call, Layer
 from infllm.engine.attachment.probe import (
     PROBE_TOKENS,
     Watch,

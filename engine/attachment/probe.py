@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from infllm.engine.attachment.devices import Split, home, split_of
-from infllm.engine.attachment.layer import HeadForm, Layer, Rotary
+from infllm.engine.attachment.heads import HeadForm
+from infllm.engine.attachment.layer import Layer, Rotary
 from infllm.engine.attachment.replacing import all_replaced
 from infllm.engine.errors import UnsupportedModel
 from infllm.kernels.rotate import Rope, rotate

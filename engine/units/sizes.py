@@ -77,6 +77,9 @@ def _layer_bytes(config: ModelConfig, layer: Layer, n_tokens: int) -> tuple[int,
     index = heads * layer.head_dim * (4 if layer.device.type == "cpu" else max(kv, 2))
     half = layer.device.type != "cpu" or cpu_has_bfloat16()
     index += 2 * layer.n_kv_heads * n_parts(config) * layer.head_dim * (2 if half else 4)
+    if layer.latents is not None and keeps_latents(config, layer):
+        waiting = min(n_tokens, config.n_local + config.block_size)
+        kept += waiting * layer.latents.size * layer.dtype.itemsize
     groups = layer.n_heads if config.perhead else 1
     slots = max(config.max_cached_block, config.topk * groups) * config.block_size * token
     unit = _unit_bytes(config, layer, config.block_size)
