@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class FastInfLLM(InfLLM, SteppingPolicy):
     """Chooses the way at each call; the rest is what recorded steps ask of a layer."""
 
-    IN_STEPS = ("rest_k", "rest_v", "account")
+    IN_STEPS = ("rest_k", "rest_v", "rest_latents", "account")
 
     def __init__(self, config: ModelConfig, layer: Layer) -> None:
         super().__init__(config, layer)
@@ -148,7 +148,6 @@ class FastInfLLM(InfLLM, SteppingPolicy):
             and units.n > self._n_looked_up
             and self.faiss is None
             and self.record is None
-            and units.latents is None  # which the host cuts to units
             and cfg.unit_score == "representatives"
             and cfg.cache_strategy != "lru-s"  # which wants each step's masses on the host
         )

@@ -93,7 +93,7 @@ Layers with latent attention (MLA) hand over what keys and values are made of, i
 transformers: units of `inf-llm`, on the host and in memory files, hold that alone, and are expanded
 when they are looked up. In bfloat16 these are 70,272 bytes a token for DeepSeek-V3, in place of
 5,996,544, and 35,712 for MiniCPM3, in place of 952,320. Window, initial tokens and the device's
-slots keep what is expanded, and so do all other policies. Steps of these are not recorded.
+slots keep what is expanded, and so do all other policies.
 
 A model that accelerate's device map spreads over several devices is read with each layer's memory
 on the layer's own device; its steps are not recorded either. Where tensor parallelism splits heads
