@@ -13,7 +13,8 @@ from infllm.engine import Engine, attach
 from infllm.engine.attachment import attachment
 from infllm.engine.errors import MemoryFileError
 from infllm.engine.units import lookup_by_keys
-from tests.engine.served import CHUNK, SMALL_MEMORY
+from tests.engine.served import CHUNK, SMALL_MEMORY, serve
+from tests.engine.test_drafts import Oracle, reader, said
 from tests.engine.tiny_models import SERVED, build, ids
 
 pytestmark = pytest.mark.pinned  # not every transformers hands latents over
@@ -107,6 +108,19 @@ def test_a_memory_file_of_latents(kv_dtype: str, tmp_path: Path) -> None:
     ):
         engine.open(tmp_path / "memory")
     assert told.value.reason == "settings"
+
+
+@pytest.mark.parametrize("branches", [True, False])
+def test_drafted_steps_are_plain_ones(branches: bool) -> None:
+    served = serve("deepseek_v3")
+    with served.engine:
+        plain, drafted = reader(served, {}), reader(served, {})
+        want = said(plain, 24)
+        oracle = Oracle(want, seed=3, branches=branches)
+        assert said(drafted, 24, drafts=oracle) == want
+        assert oracle.tried
+        rows = [session.score(ids(5, seed=4), step=True) for session in (drafted, plain)]
+        torch.testing.assert_close(*rows)  # products of several rows round otherwise
 
 
 def test_a_model_is_left_as_it_was() -> None:
