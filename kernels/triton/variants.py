@@ -225,14 +225,14 @@ def variants() -> tuple[Variant, ...]:
         found += descent_variants(dim, half, quick=dim == 128)
     for block in TOP_TILES:
         for told in (False, True):
-            missing = dict.fromkeys(() if told else ("places", "found", "told"))
+            missing = dict.fromkeys(() if told else ("places", "found"))
             found.append(
                 Variant(
                     f"top units in tiles of {block}{' and their places' if told else ''}",
                     top_units_kernel,
                     {
                         "scores": "*fp32",
-                        **dict.fromkeys(("out", "places", "found", "told"), "*i64"),
+                        **dict.fromkeys(("out", "places", "found"), "*i64"),
                     },
                     {"BLOCK": block, "BINS": BINS, **missing},
                     WARPS,
