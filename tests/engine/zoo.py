@@ -96,9 +96,12 @@ when they are looked up. In bfloat16 these are 70,272 bytes a token for DeepSeek
 slots keep what is expanded, and so do all other policies.
 
 A model that accelerate's device map spreads over several devices is read with each layer's memory
-on the layer's own device; its steps are not recorded either. Where tensor parallelism splits heads
-over processes, each keeps its own heads' memory, and they choose units together; `infinitehip` and
-memory files are refused there.
+on the layer's own device; its steps are not recorded. `--device auto` spreads one whose weights
+take more than four fifths of what is free on the first of several GPUs, where accelerate is
+installed (`pip install 'infllm[multi]'`). Where transformers' tensor parallelism splits heads over
+processes, each keeps its own heads' memory, and they choose units together; `infinitehip`, `faiss`
+and memory files are refused there, and tokens that are sampled need a seed. Both were tried on a
+CPU: two devices in name alone, and two processes.
 
 | type | served | with which limit, or why not |
 |---|---|---|
