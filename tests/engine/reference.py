@@ -32,6 +32,9 @@ class Reference:
         self.freq = freq
         self.q, self.k, self.v = q.double(), k.double(), v.double()
         self.h, self.hkv = q.shape[0], k.shape[0]
+        self.turned = torch.stack(
+            [self.turn(self.k[:, j], j) for j in range(k.shape[1])], dim=1
+        )  # keys at their own positions
         self.mass = torch.zeros(self.h, q.shape[1], dtype=torch.float64)
         self.n = self.init = self.rem = 0
         self.index: list[Tensor] = []  # [R, D] a unit
@@ -43,7 +46,7 @@ class Reference:
         cos, sin = angle.cos(), angle.sin()
         return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
-    def call(self, length: int) -> None:
+    def call(self, length: int, *, closes: bool = True) -> None:
         cfg = self.cfg
         size = cfg.exc_block_size
         group = (cfg.chunk_topk_calc or 0) // size * size
@@ -51,6 +54,7 @@ class Reference:
         self.exact = cfg.far_position == "exact" or (
             cfg.far_position == "within" and length <= size
         )
+        self.looks_up = cfg.lookups is None or length <= size or closes
         self.floor = 0  # what is far stands there at least
         if cfg.far_position == "within" and cfg.far_limit is not None:
             self.floor = self.n + length - max(cfg.far_limit, 2 * cfg.n_local)
@@ -70,7 +74,7 @@ class Reference:
     def look_up(self, queries: range, visible: int) -> list[list[int]]:
         """Units that each query head attends."""
         cfg = self.cfg
-        if visible == 0:
+        if visible == 0 or not self.looks_up:
             return [[]] * self.h
         far = torch.stack([self.turn(self.q[:, p], cfg.n_local - 1) for p in queries]).mean(dim=0)
         if cfg.repr_heads == "group":
@@ -99,13 +103,13 @@ class Reference:
                 self.turn(self.q[head, p], p),
                 self.turn(self.q[head, p], cfg.n_local - 1),
             )
-            logits = [float(q_near @ self.turn(self.k[kv, j], j)) for j in near]
+            logits = [self.turned[kv, near] @ q_near]
             if self.exact:
                 there = zip(far, place, strict=True)
-                logits += [float(q_near @ self.turn(self.k[kv, j], at)) for j, at in there]
+                logits += [self.turn(self.k[kv, j], at)[None] @ q_near for j, at in there]
             else:
-                logits += [float(q_far @ self.k[kv, j]) for j in far]
-            weight = torch.softmax(torch.tensor(logits, dtype=torch.float64) * scale, dim=0)
+                logits.append(self.k[kv, far] @ q_far)
+            weight = torch.softmax(torch.cat(logits) * scale, dim=0)
             row.append(weight @ self.v[kv, near + far])
             self.mass[head, near] += weight[: len(near)]
         self.trace.o.append(torch.stack(row))
