@@ -39,7 +39,7 @@ from infllm.engine.guide import Guide, load_guide
 from infllm.engine.readers import attention_rows
 from infllm.engine.session import Backing, Session
 from infllm.engine.text import Tokenizer
-from infllm.engine.units import Estimate, estimate
+from infllm.engine.units import Estimate, estimate, keeps_latents
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -167,7 +167,10 @@ class Engine:
 
     def _key(self, config: ModelConfig, chunk_size: int) -> dict[str, Any]:
         """What a memory of that configuration depends on, see `Session.key`."""
-        return {**self.digests, "settings": memory_key(config, chunk_size, self.dtype)}
+        settings = memory_key(config, chunk_size, self.dtype)
+        if any(keeps_latents(config, layer) for layer in self.attachment.layers):
+            settings["model.latents"] = True
+        return {**self.digests, "settings": settings}
 
     def open(
         self,

@@ -40,7 +40,7 @@ class ModelFileError(ModelNotFound):
 
 
 class UnsupportedModel(EngineError):
-    """The engine cannot serve a model of this kind (MLA, ALiBi, an unknown architecture)."""
+    """The engine cannot serve a model of this kind (ALiBi, learned positions, a state alone)."""
 
 
 class UnsupportedCall(EngineError):

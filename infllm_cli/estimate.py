@@ -30,6 +30,10 @@ class _Dtype(NamedTuple):
     itemsize: int
 
 
+class _Latents(NamedTuple):
+    size: int
+
+
 @dataclass(frozen=True)
 class _Shape:
     """Of one attention layer, what the engine's estimate looks at.
@@ -45,6 +49,7 @@ class _Shape:
     sliding_window: int | None
     index: int = 0
     chunk: int | None = None
+    latents: _Latents | None = None
 
 
 @dataclass(frozen=True)
@@ -157,8 +162,13 @@ def _notes(
 def _shapes(spec: dict[str, Any], device: _Device, dtype: _Dtype) -> list[_Shape]:
     heads = spec["num_attention_heads"]
     head_dim = spec.get("head_dim") or spec["hidden_size"] // heads
+    latents, kv_heads = None, spec.get("num_key_value_heads") or heads
+    if spec.get("kv_lora_rank") and spec.get("qk_nope_head_dim"):  # latent attention (MLA)
+        turned = spec["qk_rope_head_dim"]
+        head_dim = max(spec["qk_nope_head_dim"] + turned, spec["v_head_dim"])
+        latents, kv_heads = _Latents(spec["kv_lora_rank"] + turned), heads
     kinds = spec.get("layer_types") or ["full_attention"] * spec["num_hidden_layers"]
-    alike = [(heads, spec.get("num_key_value_heads") or heads)] * len(kinds)
+    alike = [(heads, kv_heads)] * len(kinds)
     of_layers = (spec.get("pruned") or {}).get("heads") or alike  # of `infllm prune`
     return [
         _Shape(
@@ -170,6 +180,7 @@ def _shapes(spec: dict[str, Any], device: _Device, dtype: _Dtype) -> list[_Shape
             spec.get("sliding_window") if kind == "sliding_attention" else None,
             index,
             spec.get("attention_chunk_size") if kind == "chunked_attention" else None,
+            latents,
         )
         for index, kind in enumerate(kinds)
     ]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
     DynamicCache,
-    GenerationMixin,
     PreTrainedModel,
 )
 
@@ -24,12 +22,16 @@ from infllm.engine.attachment.cache import (
     Memory,
     SessionCache,
     cache_name,
+    generate_with_any_cache_name,
     rename_cache,
     session_cache,
 )
+from infllm.engine.attachment.devices import home
 from infllm.engine.attachment.head import hidden_states, logits
+from infllm.engine.attachment.heads import HeadForm
 from infllm.engine.attachment.indexers import LIMIT, find_indexers, open_mask, put_aside
-from infllm.engine.attachment.layer import Call, HeadForm, Layer
+from infllm.engine.attachment.latent_layers import expanded, handing_over, with_latents
+from infllm.engine.attachment.layer import Call, Layer
 from infllm.engine.attachment.probe import (
     PROBE_TOKENS,
     Watch,
@@ -53,7 +55,6 @@ from infllm.engine.attachment.stepwise import STEPPED, modules_with_state, stepp
 from infllm.engine.errors import ConfigError, UnsupportedCall
 
 BIASED = "biases of keys are served, and the model's own mask is not: it would leave tokens out"
-EXPANDED = "latent attention (MLA): memories keep keys and values expanded"
 PREFIX = "infllm_"  # of the attention functions that attachments register
 _names = (f"{PREFIX}{n}" for n in itertools.count())
 
@@ -79,8 +80,7 @@ class Attachment:
         self._text = text_model(model)
         self.layers: list[Layer] = []
         self.limits: list[str] = []
-        parameter = next(model.parameters())
-        self.device, self.dtype = parameter.device, parameter.dtype
+        self.device, self.dtype = home(model), next(model.parameters()).dtype
         self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
         self._base = base
         self._distance_scale = distance_scale
@@ -113,8 +113,10 @@ class Attachment:
                 base=self._base, distance_scale=self._distance_scale,
             )  # fmt: skip
             self._forms = {x.index: x.form for x in self.layers if x.form is not None}
-            if self._forms and getattr(self._text.config, "kv_lora_rank", None):
-                self.limits.append(EXPANDED)
+            if not self._by_order:
+                self.layers = with_latents(self.model, self.layers)
+            if (latent := expanded(self.model)) and not any(x.latents for x in self.layers):
+                self.limits.append(str(latent))
             if any(form.biased for form in self._forms.values()):
                 self.limits.append(BIASED)
             self._carriers = self._find_carriers()
@@ -124,6 +126,7 @@ class Attachment:
                 self.limits.append(STEPPED)
             for module in rotary:
                 stack.enter_context(replaced(module.module, identity_forward(module)))
+            stack.enter_context(handing_over(self.model, self.layers, self._take_latents))
             hook = self.model.register_forward_pre_hook(self._before, with_kwargs=True)
             stack.callback(hook.remove)
             hook = self.model.register_forward_hook(self._after, always_call=True)
@@ -131,7 +134,7 @@ class Attachment:
             if (head := self.model.get_output_embeddings()) is not None:
                 hook = head.register_forward_pre_hook(_own_rows)
                 stack.callback(hook.remove)
-            stack.enter_context(_generate_with_any_cache_name(self.model))
+            stack.enter_context(generate_with_any_cache_name(self.model))
             self._stack = stack.pop_all()
         return self
 
@@ -310,6 +313,10 @@ class Attachment:
             logits = output[0] if isinstance(output, tuple) else getattr(output, "logits", None)
             memory.end_pass(logits)
 
+    def _take_latents(self, layer: int, latents: Tensor) -> None:
+        if self._call is not None:
+            self._call.latents[layer] = latents
+
     def _mask(self, *args: Any, **kwargs: Any) -> Tensor | None:
         """Masks are the policies' affair."""
         return open_mask(self.device) if self._indexers else None
@@ -366,30 +373,6 @@ class Attachment:
     def keeps_logits(self) -> bool:
         """Whether the model can be told how many logits to compute."""
         return "logits_to_keep" in inspect.signature(type(self.model).forward).parameters
-
-
-@contextmanager
-def _generate_with_any_cache_name(model: PreTrainedModel) -> Iterator[None]:
-    """transformers' generate takes a cache under one name, and which one depends on its release."""
-    own = model.__dict__.get("generate")
-    generate = getattr(model, "generate", None)
-    if generate is None:
-        yield
-        return
-    name = cache_name(GenerationMixin.prepare_inputs_for_generation)
-
-    @functools.wraps(generate)
-    def renaming(*args: Any, **kwargs: Any) -> Any:
-        return generate(*args, **rename_cache(kwargs, name))
-
-    model.generate = renaming
-    try:
-        yield
-    finally:
-        if own is None:
-            del model.generate
-        else:
-            model.generate = own
 
 
 def _own_rows(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
 from infllm.engine.errors import UnsupportedCall
@@ -87,6 +89,30 @@ def rename_cache(arguments: dict[str, Any], name: str) -> dict[str, Any]:
     if given:
         renamed[name] = arguments[given[0]]
     return renamed
+
+
+@contextmanager
+def generate_with_any_cache_name(model: PreTrainedModel) -> Iterator[None]:
+    """transformers' generate takes a cache under one name, and which one depends on its release."""
+    own = model.__dict__.get("generate")
+    generate = getattr(model, "generate", None)
+    if generate is None:
+        yield
+        return
+    name = cache_name(GenerationMixin.prepare_inputs_for_generation)
+
+    @functools.wraps(generate)
+    def renaming(*args: Any, **kwargs: Any) -> Any:
+        return generate(*args, **rename_cache(kwargs, name))
+
+    model.generate = renaming
+    try:
+        yield
+    finally:
+        if own is None:
+            del model.generate
+        else:
+            model.generate = own
 
 
 class SessionCache(Cache):

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from infllm.engine.attachment.devices import Split
+from infllm.engine.attachment.heads import HeadForm
+from infllm.engine.attachment.latents import Latents
 from infllm.kernels.rotate import Rope, rotate
 
 
@@ -24,56 +27,8 @@ class Layer:
     sliding_window: int | None = None  # tokens that a layer made for a window may see
     chunk: int | None = None  # tokens of the chunks that a layer made for those sees one of
     form: HeadForm | None = None  # how heads come, where that is not as memories keep them
-
-
-@dataclass(frozen=True)
-class HeadForm:
-    """Heads whose rotated values do not come first, whose keys and values differ in size, or whose
-    keys have a bias each.
-
-    Memories keep heads of one size, the rotated values first: products of queries and keys are the
-    same in any order of the values, and with zeros behind them. A bias is one more value of the
-    key, times a one of the query.
-    """
-
-    first: int  # of the values that are rotated
-    key_dim: int
-    value_dim: int
-    biased: bool = False
-
-    @property
-    def head_dim(self) -> int:
-        """Of keys and values as memories keep them."""
-        # Whole groups of eight, or kernels would not take them.
-        return max(self.key_dim + (8 if self.biased else 0), self.value_dim)
-
-    def query(self, x: Tensor, scale: float) -> Tensor:
-        """Queries [..., key_dim] as memories take them, [..., head_dim]; `scale`: of products."""
-        x = self._turned_first(x)
-        if self.biased:
-            x = torch.cat([x, x.new_full((*x.shape[:-1], 1), 1 / scale)], dim=-1)
-        return self._padded(x)
-
-    def key(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Keys [B, Hkv, T, key_dim] as memories keep them, [B, Hkv, T, head_dim]; `mask` [B, H, .,
-        >= T] holds their biases."""
-        x = self._turned_first(x)
-        if self.biased:
-            assert mask is not None
-            bias = mask[:, :: mask.shape[1] // x.shape[1], -1, -x.shape[2] :, None]
-            x = torch.cat([x, bias.to(x.dtype)], dim=-1)
-        return self._padded(x)
-
-    def _turned_first(self, x: Tensor) -> Tensor:
-        return x.roll(-self.first, dims=-1) if self.first else x
-
-    def value(self, x: Tensor) -> Tensor:
-        """Values [..., value_dim] as memories keep them, [..., head_dim]."""
-        return self._padded(x)
-
-    def _padded(self, x: Tensor) -> Tensor:
-        missing = self.head_dim - x.shape[-1]
-        return torch.nn.functional.pad(x, (0, missing)) if missing else x
+    split: Split | None = None  # processes that have the layer's other heads
+    latents: Latents | None = None  # what its keys and values are made of, where it shows that
 
 
 class Rotary:
@@ -134,6 +89,7 @@ class Call:
     closes: bool = True  # the segment ends with the call
     stays: Tensor | None = None  # int64 [S'], kept tokens that are kept on; None: all
     unit_uses: list[UnitUse] = field(default_factory=list)
+    latents: dict[int, Tensor] = field(default_factory=dict)  # of a layer's tokens, [B, 1, T, L]
     # A step that is being recorded: it tells the host nothing and asks it for nothing; who replays
     # it brings the units and calls `Policy.advance`.
     recorded: bool = False

@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infllm.engine.attachment.layer import HeadForm, Layer, Rotary
+from infllm.engine.attachment.devices import Split, home, split_of
+from infllm.engine.attachment.heads import HeadForm
+from infllm.engine.attachment.layer import Layer, Rotary
 from infllm.engine.attachment.replacing import all_replaced
 from infllm.engine.errors import UnsupportedModel
 from infllm.kernels.rotate import Rope, rotate
@@ -151,8 +153,7 @@ def probe(
     Raises:
         UnsupportedModel: naming the layer and what does not fit.
     """
-    device = next(model.parameters()).device
-    positions = torch.tensor([PROBE_POSITIONS], device=device)
+    positions = torch.tensor([PROBE_POSITIONS], device=home(model))
     turned, plain, moved = Watch(), Watch(), Watch()
     with _all_replaced(rotary_modules, _recording):
         run(turned, positions)
@@ -170,7 +171,7 @@ def probe(
             "(learned positions, ALiBi or position-dependent scaling)"
         )
     ropes = list(_ropes(rotary_modules, positions[0]))
-    layers = []
+    layers, split = [], split_of(model)
     seen = plain.seen
     for index, rotated in sorted(turned.seen.items()):
         raw = seen[index]
@@ -181,18 +182,20 @@ def probe(
                 "none of half-split, interleaved or partial rotary"
             )
         adjusted = _adjusted(rope, base, distance_scale)
-        layers.append(_layer(index, raw, adjusted, first, rotated))
+        layers.append(_layer(index, raw, adjusted, first, rotated, split))
     return layers, turned.by_order
 
 
-def _layer(index: int, raw: Seen, rope: Rope, first: int, rotated: Seen) -> Layer:
+def _layer(
+    index: int, raw: Seen, rope: Rope, first: int, rotated: Seen, split: Split | None
+) -> Layer:
     (_, h, _, d), dv = raw.q.shape, raw.v.shape[-1]
     odd = first or d != dv or raw.biased
     form = HeadForm(first, d, dv, raw.biased) if odd else None
     return Layer(
         index=index, n_heads=h, n_kv_heads=raw.k.shape[1], head_dim=form.head_dim if form else d,
         device=raw.q.device, dtype=raw.q.dtype, rotary=Rotary(rope),
-        sliding_window=rotated.sliding_window, chunk=rotated.chunk, form=form,
+        sliding_window=rotated.sliding_window, chunk=rotated.chunk, form=form, split=split,
     )  # fmt: skip
 
 

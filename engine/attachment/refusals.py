@@ -12,12 +12,25 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
+from infllm.engine.attachment.devices import home
 from infllm.engine.errors import EngineError, UnsupportedCall, UnsupportedModel
 
 if TYPE_CHECKING:
     from infllm.engine.attachment.states import Carriers
 
 LONGEST = 160  # characters of an error that is told
+ALIBI = "has ALiBi: distances are a bias on the logits, not a rotation"
+SOUND = "writes codes of sound for a text, not text"
+# Reasons by model type, of what a config does not tell otherwise.
+NOT_SERVED = {
+    "bloom": ALIBI,
+    "blt": "keeps nothing of the patches of bytes that it has read: each pass makes its own",
+    "mpt": ALIBI,
+    "musicgen": SOUND,
+    "musicgen_melody": SOUND,
+    "zamba": "reads a text in parts to other logits than whole: its state layers do not go on as "
+    "they began (Zamba 2 does)",
+}
 TOKENS = 11  # of a trial; no other size is likely to be the same
 
 
@@ -34,24 +47,30 @@ def refuse_by_config(model: nn.Module) -> None:
     if config is None or not hasattr(model, "set_attn_implementation"):
         raise UnsupportedModel(f"{type(model).__name__} is no transformers model")
     name = type(model).__name__
-    text = text_model(model).config
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModel(f"{name} is an encoder-decoder; only decoders can be attached")
+    refuse_config(text_model(model).config, name)
+
+
+def refuse_config(config: Any, name: str) -> None:
+    """Raises UnsupportedModel where the config of the model `name` tells that it is not served."""
+    if (reason := NOT_SERVED.get(getattr(config, "model_type", ""))) is not None:
+        raise UnsupportedModel(f"{name} {reason}")
+    text = config.get_text_config(decoder=True)
     compressed = [kind for kind in getattr(text, "layer_types", None) or () if "compress" in kind]
     if compressed:
         raise UnsupportedModel(
             f"{name} attends to keys that it compresses as it reads ({compressed[0]}): there are "
             "none of single tokens to keep"
         )
-    if getattr(text, "alibi", False) or getattr(text, "model_type", "") in ("bloom", "mpt"):
+    shared = getattr(text, "num_kv_shared_layers", None)
+    if shared and shared >= text.num_hidden_layers:
         raise UnsupportedModel(
-            f"{name} has ALiBi: distances are a bias on the logits, not a rotation"
+            f"{name} has no keys of its own: all of its layers attend to those of the model that "
+            "it drafts for"
         )
-    if getattr(text, "model_type", "") == "zamba":
-        raise UnsupportedModel(
-            f"{name} reads a text in parts to other logits than whole: its state layers do not go "
-            "on as they began (Zamba 2 does)"
-        )
+    if getattr(text, "alibi", False):
+        raise UnsupportedModel(f"{name} {ALIBI}")
 
 
 def refuse_learned_positions(model: Any) -> None:
@@ -87,7 +106,7 @@ def attention_elsewhere(model: Any) -> UnsupportedModel:
 
 
 def _read(model: Any) -> None:
-    ids = torch.arange(TOKENS, device=next(model.parameters()).device)[None]
+    ids = torch.arange(TOKENS, device=home(model))[None]
     with torch.no_grad():
         model(input_ids=ids, use_cache=False)
 

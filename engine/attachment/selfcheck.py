@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from infllm.engine.attachment.devices import home
 from infllm.engine.attachment.refusals import faults_named
 from infllm.engine.errors import UnsupportedModel
 
@@ -44,5 +45,5 @@ def compare(model: Any, score: Callable[[list[int]], Tensor], expected: Tensor) 
 
 
 def _ids(model: Any) -> Tensor:
-    weight = model.get_input_embeddings().weight
-    return (torch.arange(sum(CUTS), device=weight.device) * 13 + 5)[None] % weight.shape[0]
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    return (torch.arange(sum(CUTS), device=home(model)) * 13 + 5)[None] % vocabulary

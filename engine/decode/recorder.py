@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from infllm.engine.attachment import home, is_spread, split_of
+
 Replay = Callable[[], object]
 Record = Callable[[Callable[[], None]], Replay]
 
@@ -19,7 +21,7 @@ class Recorder:
         self.why_not = _why_not(model)
         self.record: Record | None = None
         if self.why_not is None:
-            self.record = partial(record_cuda, device=next(model.parameters()).device)
+            self.record = partial(record_cuda, device=home(model))
 
     def give_up(self, why_not: str) -> None:
         """Something in a step cannot be recorded: none is from now on."""
@@ -27,12 +29,11 @@ class Recorder:
 
 
 def _why_not(model: Any) -> str | None:
-    devices = {parameter.device for parameter in model.parameters()}
-    if any(device.type != "cuda" for device in devices):
-        return "CUDA graphs are for CUDA devices"
-    if len(devices) > 1:
+    if split_of(model) is not None:
+        return "the model is split over several processes"
+    if is_spread(model):
         return "the model is spread over several devices"
-    return None
+    return None if home(model).type == "cuda" else "CUDA graphs are for CUDA devices"
 
 
 def record_cuda(run: Callable[[], None], device: torch.device) -> Replay:

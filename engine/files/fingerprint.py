@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
+from infllm.engine.attachment import weights_of
 from infllm.engine.config import OF_POLICY
 from infllm.engine.errors import MemoryFileError
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel
 
     from infllm.engine.config import ModelConfig
@@ -62,11 +63,11 @@ def model_digest(model: PreTrainedModel) -> str:
     digest.update(
         json.dumps(_lasting(model.config.to_dict()), sort_keys=True, default=str).encode()
     )
-    weights = {k: v for k, v in model.state_dict().items() if isinstance(v, torch.Tensor)}
-    whole = sum(x.nbytes for x in weights.values()) <= HASHED_WHOLE
-    for name, x in sorted(weights.items()):
+    held = (x for x in model.state_dict().values() if isinstance(x, Tensor))
+    whole = sum(x.nbytes for x in held) <= HASHED_WHOLE
+    for name, x in weights_of(model):
         digest.update(f"{name} {tuple(x.shape)} {x.dtype}".encode())
-        digest.update(_values(x.detach(), whole))
+        digest.update(_values(x, whole))
     return digest.hexdigest()
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class FastInfLLM(InfLLM, SteppingPolicy):
     """Chooses the way at each call; the rest is what recorded steps ask of a layer."""
 
-    IN_STEPS = ("rest_k", "rest_v", "account")
+    IN_STEPS = ("rest_k", "rest_v", "rest_latents", "account")
 
     def __init__(self, config: ModelConfig, layer: Layer) -> None:
         super().__init__(config, layer)

@@ -45,6 +45,7 @@ class InfLLM(UnitMemory):
     def begin(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:
         cfg = self.config
         units, rest = self.open(k, v)
+        self.take_latents(call)
         self.call = call
         # Keys are read once a block: too slow for the many blocks of a document's chunk.
         short = q.shape[2] <= self.query_block

@@ -72,7 +72,8 @@ class SteppingPolicy(Policy, Recordable):
         if self._steps is not None:
             other._leave_steps()
             for name in self.IN_STEPS:  # the next steps write to the rooms
-                setattr(other, name, getattr(other, name).clone())
+                if (value := getattr(other, name)) is not None:
+                    setattr(other, name, value.clone())
         return other
 
     def state(self) -> dict[str, Tensor | int]:

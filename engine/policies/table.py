@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from infllm.engine.errors import ConfigError
 from infllm.engine.policies.base import Policy
 from infllm.engine.policies.chunk import Chunk
 from infllm.engine.policies.fast_inf_llm import FastInfLLM
@@ -31,9 +32,18 @@ POLICIES: dict[str, Callable[[ModelConfig, Layer], Policy]] = {
 
 
 def make_policy(config: ModelConfig, layer: Layer) -> Policy:
-    """The memory of one layer. Layers made for a window or for chunks keep just that."""
+    """The memory of one layer. Layers made for a window or for chunks keep just that.
+
+    Raises ConfigError.
+    """
     if layer.chunk is not None:
         return Chunk(config, layer, layer.chunk)
     if layer.sliding_window is not None:
         return Window(config, layer, layer.sliding_window)
+    if layer.split is not None and (config.type == "infinitehip" or config.faiss):
+        what = "faiss" if config.faiss else config.type
+        raise ConfigError(
+            f"{what} cannot choose tokens for heads that are split over processes",
+            "use inf-llm without faiss, or a device map",
+        )
     return POLICIES[config.type](config, layer)

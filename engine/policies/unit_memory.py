@@ -10,10 +10,10 @@ from torch import Tensor
 from infllm.engine.errors import ConfigError
 from infllm.engine.policies.off_device import OffDevice
 from infllm.engine.policies.representatives import Cut, ReprScores, represent
-from infllm.engine.units import FaissIndex, Run, UnitStore
+from infllm.engine.units import FaissIndex, Run, UnitStore, keeps_latents
 
 if TYPE_CHECKING:
-    from infllm.engine.attachment import Layer
+    from infllm.engine.attachment import Call, Layer
     from infllm.engine.config import ModelConfig
     from infllm.engine.decode import StepTokens
     from infllm.engine.policies.call_tokens import CallTokens
@@ -28,7 +28,8 @@ class UnitMemory(OffDevice):
     """
 
     KEPT = (
-        "count", "init_k", "init_v", "rest_k", "rest_v", "account", "held", "visible",
+        "count", "init_k", "init_v", "rest_k", "rest_v", "rest_latents", "account", "held",
+        "visible",
     )  # fmt: skip
 
     def __init__(self, config: ModelConfig, layer: Layer) -> None:
@@ -47,6 +48,7 @@ class UnitMemory(OffDevice):
         self.init_v: Tensor | None = None
         self.rest_k: Tensor | None = None  # [B, Hkv, R, D], not rotated
         self.rest_v: Tensor | None = None
+        self.rest_latents: Tensor | None = None  # [B, 1, R, L], where units are made of these
         # What scores of the remainder's tokens go on from: float32, for mass [B, H, R], for dot
         # [B, H, R + 1, D]
         self.account: Tensor | None = None
@@ -56,6 +58,7 @@ class UnitMemory(OffDevice):
         # Of the call under way.
         self.tokens: CallTokens | StepTokens
         self.repr_scores: ReprScores
+        self.latents: Tensor | None = None  # [B, 1, R + T, L], as the tokens' keys
 
     @property
     def n_init(self) -> int:
@@ -112,7 +115,10 @@ class UnitMemory(OffDevice):
         score = self.repr_scores.of(a, z, k_far)
         cut = represent(self.config, self.position(a), score, k_far)
         k, v = (x[:, :, a:z].unflatten(2, (n, -1)) for x in (tokens.k, tokens.v))
-        self.units.append(k, v, cut.vector)
+        made_of = self.latents
+        if made_of is not None:
+            made_of = made_of[:, :, a:z].unflatten(2, (n, -1))
+        self.units.append(k, v, cut.vector, made_of)
         if self.faiss is not None:
             self.faiss.add(cut.vector)
         if self.record is not None:
@@ -124,6 +130,21 @@ class UnitMemory(OffDevice):
         self.count += self.tokens.n_new
         self.rest_k, self.rest_v = self.tokens.remainder()
         self.account = self.repr_scores.rest(self.tokens.rest)
+        self.keep_latents(self.tokens.rest)
+
+    def take_latents(self, call: Call) -> None:
+        """Those of a call's tokens, behind those that are kept."""
+        new = call.latents.pop(self.layer.index, None)
+        if new is not None and keeps_latents(self.config, self.layer):
+            old = self.rest_latents
+            self.latents = new if old is None else torch.cat([old, new], dim=2)
+
+    def keep_latents(self, first: int) -> None:
+        """Keep those of the call's keys `first` on."""
+        if self.latents is not None:
+            kept = self.latents[:, :, first:]
+            self.rest_latents = kept.clone() if first else kept
+            self.latents = None
 
     def in_sight(self) -> list[tuple[int, int]]:
         rest = 0 if self.rest_k is None else self.rest_k.shape[2]

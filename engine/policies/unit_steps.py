@@ -39,6 +39,7 @@ class UnitSteps:
             behind=cfg.block_size, exact=cfg.far_position != "capped",
         )  # fmt: skip
         self.scores = open_step_scores(cfg, layer.account, rows)
+        self.latents = None if layer.rest_latents is None else _room(layer.rest_latents, rows)
         self.slot_table: SlotTable | None = None  # of recorded steps
         self.far_rows: FarRows | None = None  # of others, on a CPU
 
@@ -51,12 +52,17 @@ class UnitSteps:
         n = (tokens.past + 1 - cfg.n_local) // cfg.block_size
         if n > 0:
             layer.tokens, layer.repr_scores = tokens, scores
+            layer.latents = self.latents
             layer.cut(n)
+            layer.latents = None
             layer.units.staging.drain()
         layer.count += 1
         leaving = tokens.rest
         tokens.advance()
         if leaving:
+            if self.latents is not None:
+                stay = self.latents[:, :, leaving : leaving + tokens.past]
+                self.latents[:, :, : tokens.past] = stay.clone()
             scores.leave(leaving, tokens.past)
 
     def mark(self) -> Callable[[], None]:
@@ -76,6 +82,15 @@ class UnitSteps:
         """Let the layer see what is kept as it is after the last step."""
         layer.rest_k, layer.rest_v = self.tokens.remainder()
         layer.account = self.scores.rest(0)
+        if self.latents is not None:
+            layer.rest_latents = self.latents[:, :, : self.tokens.past]
+
+
+def _room(x: Tensor, rows: int) -> Tensor:
+    """x [B, 1, R, L] with room for more rows."""
+    room = x.new_zeros(*x.shape[:2], rows, x.shape[3])
+    room[:, :, : x.shape[2]] = x
+    return room
 
 
 class Step(Way):
@@ -93,6 +108,9 @@ class Step(Way):
         if not call.recorded:
             tokens.clock.copy_(torch.tensor(times))
         tokens.take(*qkv, scores.sums_of_queries, recorded=call.recorded)
+        latents = call.latents.pop(layer.layer.index, None)
+        if steps.latents is not None and latents is not None:
+            steps.latents.index_copy_(2, tokens.clock[:1], latents)
         self._origin = times[2]
         layer.call, layer.tokens, layer.repr_scores = call, tokens, scores
         layer.exact = layer.config.far_position != "capped"

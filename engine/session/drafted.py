@@ -94,9 +94,12 @@ class DraftedPass:
     ) -> Tensor:  # fmt: skip
         policy = self._policies[layer]
         self._before[layer] = policy.mark()
+        latents = call.latents.pop(layer, None)
 
         def step(node: int, call: Call) -> Tensor:
             one = slice(node, node + 1)
+            if latents is not None:
+                call.latents[layer] = latents[:, :, one]
             tokens = q[:, :, one], k[:, :, one], v[:, :, one]
             return run_policy(policy, *tokens, call, scale, softcap, sink)
 

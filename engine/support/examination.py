@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 import transformers
 from torch import Tensor
-from transformers import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from infllm.engine.attachment import auto_class
+from infllm.engine.attachment import auto_class, expanded, refuse_config, text_config
 from infllm.engine.engine import attach
 from infllm.engine.errors import UnsupportedModel
 from infllm.engine.support.tiny import build, tiny_config
@@ -61,10 +61,33 @@ def examine_config(values: Mapping[str, Any]) -> Support:
     if auto is None:
         return Support("refused", f"{kind} is no model that generates text")
     try:
-        model = build(tiny_config(config), auto)
+        refuse_config(config, kind)
+        model = _build(tiny_config(config), auto)
+    except UnsupportedModel as error:
+        return Support("refused", error.message)
     except Exception as error:  # a config may ask for anything, and transformers fail anyhow
         return Support("unknown", f"transformers makes no tiny {kind} of it: {told(error)}")
-    return examine(model)
+    return _in_full_size(examine(model), model, config, auto)
+
+
+def _in_full_size(support: Support, model: Any, config: Any, auto: Any) -> Support:
+    """With the bytes of the model itself where limits tell those of the tiny one."""
+    small = expanded(model)
+    if support.outcome != "limited" or small is None:
+        return support
+    with torch.device("meta"):
+        full = expanded(auto.from_config(config))
+    return Support("limited", support.reason.replace(str(small), str(full)))
+
+
+def _build(config: Any, auto: Any) -> Any:
+    """As `load_parts` does: its text model alone where other parts want what is not here."""
+    try:
+        return build(config, auto)
+    except ImportError:
+        if (text := text_config(config)) is None:
+            raise
+        return build(text, AutoModelForCausalLM)
 
 
 def examine(model: Any) -> Support:

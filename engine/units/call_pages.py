@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from infllm.kernels.quantize import dequantize
-
 if TYPE_CHECKING:
     from infllm.engine.units.store import UnitStore
 
@@ -67,10 +65,10 @@ class CallPages:
         pages = self.pages[first : first + len(units)]
 
         def put(codes: Tensor, scale: Tensor | None = None) -> None:
-            self._fill(pages, dequantize(codes, scale, pages.dtype), None)
+            self._fill(pages, self._store.opened(codes, scale), None)
 
         def put_turned(number: Tensor, codes: Tensor, scale: Tensor | None = None) -> None:
-            self._fill(pages, dequantize(codes, scale, pages.dtype), number)
+            self._fill(pages, self._store.opened(codes, scale), number)
 
         def numbered() -> list[Tensor]:
             number = self._staging.empty((len(units),), torch.int64)

@@ -35,7 +35,7 @@ def key_masses(
     `log_mass`. The keys stay where they are: on a GPU the queries come to the host.
     """
     host = torch.device("cpu")
-    q, beside = q.to(host), beside.to(host)
+    q, beside = store.key_query(q).to(host), beside.to(host)
     if rope is not None:
         rope = replace(rope, freq=rope.freq.to(host))
     b, h, _, _ = q.shape
@@ -46,7 +46,12 @@ def key_masses(
         mass = log_mass(lse, others, groups)
         total = mass if total is None else torch.logaddexp(total, mass)
     assert total is not None
-    return total.to(store.device)
+    return _of_all_heads(store, total.to(store.device), groups)
+
+
+def _of_all_heads(store: UnitStore, mass: Tensor, groups: int) -> Tensor:
+    """Log masses with those of heads that other processes have, where heads are added up."""
+    return mass if store.split is None or groups > 1 else store.split.logsumexp(mass)
 
 
 def _lse(
@@ -59,12 +64,11 @@ def _lse(
         if not runs:
             break
         for run in runs:
-            if run.seal is not None:
-                run.seal.check_keys()
-        scales = [run.scale[:, :, 0] for run in runs if run.scale is not None]
+            store.check_keys(run)
+        scales = [store.key_codes(run.scale) for run in runs if run.scale is not None]
         out[..., view.first : min(view.first + view.count, n)] = unit_lse(
             q,
-            [run.kv[:, :, 0] for run in runs],
+            [store.key_codes(run.kv) for run in runs],
             scales or None,
             softmax.scale,
             softmax.softcap,
@@ -105,21 +109,23 @@ def moment_masses(
         [x.variances[:, :, :rows] for x, rows in runs], store.block_size, softmax.scale,
         softmax.softcap, store.centre,
     )  # fmt: skip
+    if store.split is not None:
+        rough = store.split.sum(rough)
     chosen = top_units(rough, m)  # int64 [B, m]
-    lse = beside.new_empty(*q.shape[:3], m)
+    lse, q = beside.new_empty(*q.shape[:3], m), store.key_query(q)
     for b, units in enumerate(chosen.tolist()):
         codes, scale = _gather_keys(store, units, b)
         mine = q[b : b + 1].to(codes.device)  # on a GPU the queries come to the host
         scales = None if scale is None else [scale]
         lse[b : b + 1] = unit_lse(mine, [codes], scales, softmax.scale, softmax.softcap)
-    mass = log_mass(lse, beside, groups)
+    mass = _of_all_heads(store, log_mass(lse, beside, groups), groups)
     out = mass.new_full((*mass.shape[:2], n), float("-inf"))
     return out.scatter_(-1, chosen[:, None].expand_as(mass), mass)
 
 
 def _gather_keys(store: UnitStore, units: list[int], b: int) -> tuple[Tensor, Tensor | None]:
-    """Host copies of the keys of `units` (ascending) of sequence b: codes [n, 1, Hkv, block_size,
-    D] and, for int8 and fp8, scales [n, 1, Hkv, block_size, 1]."""
+    """Host copies of the keys of `units` (ascending) of sequence b, as `UnitStore.key_codes`:
+    codes [n, 1, Hkv, block_size, D] and, for int8 and fp8, scales [n, 1, Hkv, block_size, 1]."""
     codes, scales = [], []
     for slab, run, rows in store.places(units):
         store.staging.settle(slab)
@@ -127,8 +133,8 @@ def _gather_keys(store: UnitStore, units: list[int], b: int) -> tuple[Tensor, Te
             for row in rows:
                 run.seal.check(row)
         picked = torch.tensor(rows)
-        codes.append(raw(run.kv[:, b : b + 1, 0]).index_select(0, picked))
+        codes.append(raw(store.key_codes(run.kv[:, b : b + 1])).index_select(0, picked))
         if run.scale is not None:
-            scales.append(run.scale[:, b : b + 1, 0].index_select(0, picked))
+            scales.append(store.key_codes(run.scale[:, b : b + 1]).index_select(0, picked))
     joined = torch.cat(codes).view(storage_dtype(store.kv_dtype))
     return joined, torch.cat(scales) if scales else None

@@ -35,6 +35,12 @@ def n_parts(config: ModelConfig) -> int:
     return parts_of(config.block_size) if by_moments else 0
 
 
+def keeps_latents(config: ModelConfig, layer: Layer) -> bool:
+    """Whether units of a layer hold latents in place of keys and values."""
+    even = config.block_size % 2 == 0  # half a unit's tokens take the place of its keys
+    return config.type == "inf-llm" and even and layer.latents is not None
+
+
 def estimate(config: ModelConfig, layers: Sequence[Layer], n_tokens: int) -> Estimate:
     """Bytes by tier after `n_tokens` tokens. On a CPU both tiers are the same memory."""
     device = host = 0
@@ -71,6 +77,9 @@ def _layer_bytes(config: ModelConfig, layer: Layer, n_tokens: int) -> tuple[int,
     index = heads * layer.head_dim * (4 if layer.device.type == "cpu" else max(kv, 2))
     half = layer.device.type != "cpu" or cpu_has_bfloat16()
     index += 2 * layer.n_kv_heads * n_parts(config) * layer.head_dim * (2 if half else 4)
+    if layer.latents is not None and keeps_latents(config, layer):
+        waiting = min(n_tokens, config.n_local + config.block_size)
+        kept += waiting * layer.latents.size * layer.dtype.itemsize
     groups = layer.n_heads if config.perhead else 1
     slots = max(config.max_cached_block, config.topk * groups) * config.block_size * token
     unit = _unit_bytes(config, layer, config.block_size)
@@ -93,4 +102,6 @@ def _hip_bytes(config: ModelConfig, layer: Layer, n_tokens: int, token: int) -> 
 def _unit_bytes(config: ModelConfig, layer: Layer, size: int) -> int:
     """Bytes of a unit of `size` tokens off the device."""
     scale = 4 if config.kv_dtype in ("int8", "fp8") else 0
+    if layer.latents is not None and keeps_latents(config, layer):
+        return size * (layer.latents.size * KV_BYTES[config.kv_dtype] + scale)
     return 2 * layer.n_kv_heads * size * (layer.head_dim * KV_BYTES[config.kv_dtype] + scale)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from infllm.kernels.dispatch import takes_triton
 
+HOST = torch.device("cpu")
 PINNED = 2**28  # bytes of pinned memory in flight, at most, each way
 
 
@@ -26,6 +27,9 @@ class Staging:
     """
 
     ahead = False  # whether it pays to ask early
+
+    def __init__(self, device: torch.device = HOST) -> None:
+        self.device = device
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A host tensor for `upload`."""
@@ -50,7 +54,7 @@ class Staging:
 
         Returns a mark for `wait`.
         """
-        put(*host)
+        put(*(x.to(self.device) for x in host))
         return None
 
     def upload_later(
@@ -130,7 +134,7 @@ class CudaStaging(Staging):
     ahead = True
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        super().__init__(device)
         self._up = torch.cuda.Stream(device)
         self._down = torch.cuda.Stream(device)
         self._threads = Threads()
@@ -241,7 +245,7 @@ def make_staging(device: torch.device) -> Staging:
     """
     if device.type == "cuda" and takes_triton(torch.empty(0, device=device)):
         return _cuda_staging(device)
-    return Staging()
+    return Staging(device)
 
 
 @lru_cache

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from infllm.engine.config import cpu_has_bfloat16
 from infllm.engine.units.block_cache import BlockCache
-from infllm.engine.units.sizes import n_parts
+from infllm.engine.units.sizes import keeps_latents, n_parts
 from infllm.engine.units.slab import Run, Slab, View, raw
 from infllm.engine.units.staging import make_staging
 from infllm.engine.units.unit_index import UnitIndex, centre_of
@@ -62,7 +62,12 @@ class UnitStore:
         self.cache = BlockCache(capacity, config.cache_strategy, config.score_decay)
         page = (2, self.n_kv_heads, self.block_size, self.head_dim)
         self.slots = torch.zeros(capacity, *page, dtype=self.dtype, device=self.device)
+        self.latents = layer.latents if keeps_latents(config, layer) and indexed else None
+        if self.latents is not None:  # of half of a unit's tokens, and of the others
+            page = (2, 1, self.block_size // 2, self.latents.size)
+        self.page = page  # of a unit, as stored
         self.staging = make_staging(layer.device)
+        self.split = layer.split
         # Told of units just made [n, 2, Hkv, block_size, D], as they would come from the host.
         self.follow: Callable[[Tensor], None] | None = None
         self.views: list[View] = []
@@ -76,18 +81,22 @@ class UnitStore:
         other.views = [View(view.slab, view.first, view.count) for view in self.views]
         return other
 
-    def append(self, k: Tensor, v: Tensor, index: Tensor) -> None:
-        """Add units: k, v [B, Hkv, n, block_size, D], representatives [B, R, n, D]."""
-        kv = torch.stack([k, v]).permute(3, 1, 0, 2, 4, 5)  # [n, B, 2, Hkv, block_size, D]
+    def append(self, k: Tensor, v: Tensor, index: Tensor, latents: Tensor | None = None) -> None:
+        """Add units: k, v [B, Hkv, n, block_size, D], representatives [B, R, n, D]; `latents`
+        [B, 1, n, block_size, L] are stored in place of k and v where the layer has them."""
+        if self.latents is None:
+            kv = torch.stack([k, v]).permute(3, 1, 0, 2, 4, 5)  # [n, B, 2, Hkv, block_size, D]
+        else:
+            assert latents is not None
+            kv = latents.unflatten(3, (2, -1)).permute(2, 0, 3, 1, 4, 5)
         codes, scale = quantize(kv, self.kv_dtype)
         if self.follow is not None:
-            of_batch = None if scale is None else scale[:, 0]
-            self.follow(dequantize(codes[:, 0], of_batch, self.dtype))
+            self.follow(self.opened(codes[:, 0], None if scale is None else scale[:, 0]))
         index = index.permute(2, 0, 1, 3)  # [n, B, R, D]
         moments = None
         if self.parts:
             if self._centre is None and self.n == 0:
-                self._centre = centre_of(codes[0], None if scale is None else scale[0])
+                self._centre = self._centre_of(codes[0], None if scale is None else scale[0])
             moments = unit_moments(k.float() - self.centre[:, :, None, None])
         done, n = 0, kv.shape[0]
         while done < n:
@@ -124,8 +133,37 @@ class UnitStore:
             if run.seal is not None:
                 run.seal.check(row)
             scale = None if run.scale is None else run.scale[row]
-            self._centre = centre_of(run.kv[row], scale).to(self.device)
+            self._centre = self._centre_of(run.kv[row], scale).to(self.device)
         return self._centre
+
+    def _centre_of(self, codes: Tensor, scale: Tensor | None) -> Tensor:
+        if self.latents is not None:
+            codes, scale = self.opened(codes, scale), None
+        return centre_of(codes, scale)
+
+    def opened(self, codes: Tensor, scale: Tensor | None) -> Tensor:
+        """Keys and values [n, 2, Hkv, block_size, D] of units as they are stored, [n, *page]."""
+        if self.latents is None:
+            return dequantize(codes, scale, self.dtype)
+        scale = None if scale is None else scale.to(self.device)
+        stored = dequantize(codes.to(self.device), scale, self.dtype)
+        return self.latents.expand(stored.flatten(1, 3))
+
+    def key_codes(self, codes: Tensor) -> Tensor:
+        """What a lookup by keys reads of units as stored, [n, B, *page]: [n, B, Hkv, block_size,
+        D or L]. Codes, or their scales."""
+        if self.latents is None:
+            return codes[:, :, 0]
+        return torch.cat([raw(codes[:, :, 0]), raw(codes[:, :, 1])], dim=3).view(codes.dtype)
+
+    def key_query(self, q: Tensor) -> Tensor:
+        """Queries [B, H, T, D or L] for products with `key_codes`."""
+        return q if self.latents is None else self.latents.query(q)
+
+    def check_keys(self, run: Run) -> None:
+        """Raises MemoryFileError where what a lookup by keys reads of a file is damaged."""
+        if run.seal is not None:
+            run.seal.check_keys() if self.latents is None else run.seal.check_all()
 
     @property
     def growing(self) -> bool:
@@ -161,7 +199,8 @@ class UnitStore:
         if not rows:
             b, e, r, _ = query.shape
             return query.new_empty(b, e, r if per_head else 1, 0, dtype=torch.float32)
-        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
+        scores = rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
+        return scores if per_head or self.split is None else self.split.sum(scores)
 
     def scores_of_all(
         self, query: Tensor, visible: int, *, limit: Tensor | None = None, growth: int = 0,
@@ -172,9 +211,10 @@ class UnitStore:
 
         As long as no slab is opened, N is the same.
         """
-        return slab_scores(
+        scores = slab_scores(
             query, self._slabs(), visible, limit=limit, growth=growth, per_head=per_head
         )
+        return scores if per_head or self.split is None else self.split.sum(scores)
 
     def _slabs(self) -> Slabs:
         """The index of all `rows`, and where it is: told to the device once for a slab."""
@@ -235,10 +275,11 @@ class UnitStore:
         run, row = slab.locate(row)
         if run.seal is not None:
             run.seal.check(row)
-        if run.scale is None:
+        if run.scale is None and self.latents is None:
             self.slots[slot].copy_(run.kv[row, b], non_blocking=True)
         else:
-            self.slots[slot].copy_(dequantize(run.kv[row, b], run.scale[row, b], self.dtype))
+            scale = None if run.scale is None else run.scale[row, b][None]
+            self.slots[slot].copy_(self.opened(run.kv[row, b][None], scale)[0])
 
     def load(self, units: Sequence[int], slots: Sequence[int]) -> None:
         """Bring units of the only sequence to slots of the device, all in one upload."""
@@ -251,7 +292,7 @@ class UnitStore:
         where = staging.empty(where.shape, torch.int64).copy_(where)
 
         def put(where: Tensor, codes: Tensor, scale: Tensor | None = None) -> None:
-            self.slots.index_copy_(0, where, dequantize(codes, scale, self.dtype))
+            self.slots.index_copy_(0, where, self.opened(codes, scale))
 
         host = self.gather([units[i] for i in order])
         staging.wait(staging.upload([where, *host], put))
@@ -263,7 +304,7 @@ class UnitStore:
     def gather(self, units: Sequence[int]) -> list[Tensor]:
         """Host copies of `units` (ascending, of the only sequence), for `Staging.upload`.
 
-        Codes [n, 2, Hkv, block_size, D] and, for int8 and fp8, scales [n, 2, Hkv, block_size, 1].
+        Codes [n, *page] and, for int8 and fp8, the scale of each vector [.., 1].
         """
         return self.gathering(units)()
 
@@ -272,14 +313,15 @@ class UnitStore:
         on its way there is waited for."""
         places = self.places(units)
         slabs = {slab.number: slab for slab, _, _ in places}
-        page = (2, self.n_kv_heads, self.block_size)
+        page = self.page
         dtype, scaled = storage_dtype(self.kv_dtype), self.kv_dtype not in PLAIN
 
         def gather() -> list[Tensor]:
             for slab in slabs.values():
                 self.staging.settle(slab)
-            codes = self.staging.empty((len(units), *page, self.head_dim), dtype)
-            scales = self.staging.empty((len(units), *page, 1), torch.float32) if scaled else None
+            codes, scales = self.staging.empty((len(units), *page), dtype), None
+            if scaled:
+                scales = self.staging.empty((len(units), *page[:-1], 1), torch.float32)
             done = 0
             for _, run, rows in places:
                 some = slice(done, done + len(rows))

@@ -25,6 +25,7 @@ CORE = (
 EXTRAS = {
     "plot": ("matplotlib", "draws pictures with --plot"),
     "faiss": ("faiss-cpu", "looks units up with faiss"),
+    "multi": ("accelerate", "spreads a model over several GPUs"),
 }
 CHECK_LENGTH = 2048
 
@@ -134,8 +135,11 @@ def _examined(choice: opt.EngineChoice, out: Output) -> str:
     if values is None:
         raise ModelMissing(f"no config of {path} on this machine")
     quiet_libraries(out)
+    import torch
+
     from infllm.engine.support import examine_config  # slow to import
 
+    torch.set_num_threads(1)  # of a tiny model a second thread only waits
     support = examine_config(values)
     kind = values.get("model_type")
     if support.outcome == "refused":

@@ -128,6 +128,17 @@ def test_what_a_policy_costs_besides_is_told(infllm, folder, flags, told):
     assert len(notes) == (told is not None)
 
 
+def test_latents_of_mla_are_counted_as_units_hold_them():
+    spec = {
+        "num_attention_heads": 40, "num_key_value_heads": 40, "hidden_size": 2560,
+        "num_hidden_layers": 62, "kv_lora_rank": 256, "qk_nope_head_dim": 64,
+        "qk_rope_head_dim": 32, "v_head_dim": 64,
+    }  # fmt: skip
+    shape, *others = estimate.layer_shapes(spec, "cpu", 2)
+    assert len(others) == 61
+    assert (shape.n_kv_heads, shape.head_dim, shape.latents.size) == (40, 96, 288)
+
+
 def test_estimates_of_policies_differ_as_their_memories_do():
     from infllm.engine.config import load_config
 
