@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from infllm.engine.attachment.attachment import Attachment
     from infllm.engine.attachment.cache import Memory, SessionCache
     from infllm.engine.attachment.layer import Call, Layer, Rotary, Softmax, UnitUse
+    from infllm.engine.attachment.layer_ranges import LayerRanges
     from infllm.engine.attachment.loading import auto_class, load_parts
     from infllm.engine.attachment.packed_weights import (
         best_form,
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from infllm.engine.attachment.states import States
 
 __all__ = [
-    "Attachment", "Call", "Layer", "Memory", "Rotary", "SessionCache", "Softmax", "States",
+    "Attachment", "Call", "Layer", "LayerRanges", "Memory", "Rotary", "SessionCache", "Softmax", "States",
     "UnitUse", "auto_class", "best_form", "compare", "dense_rows", "expected_logits", "load_parts",
     "pack_steps", "refuse_by_config", "refuse_packed", "rounds_rows",
 ]  # fmt: skip
@@ -32,6 +33,7 @@ __getattr__ = lazily(
         "attachment": ("Attachment",),
         "cache": ("Memory", "SessionCache"),
         "layer": ("Call", "Layer", "Rotary", "Softmax", "UnitUse"),
+        "layer_ranges": ("LayerRanges",),
         "loading": ("auto_class", "load_parts"),
         "packed_weights": ("best_form", "dense_rows", "pack_steps", "refuse_packed", "rounds_rows"),
         "refusals": ("refuse_by_config",),
