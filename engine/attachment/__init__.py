@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from infllm.engine.attachment.states import States
 
 __all__ = [
-    "Attachment", "Call", "Layer", "LayerRanges", "Memory", "Rotary", "SessionCache", "Softmax", "States",
-    "UnitUse", "auto_class", "best_form", "compare", "dense_rows", "expected_logits", "load_parts",
-    "pack_steps", "refuse_by_config", "refuse_packed", "rounds_rows",
+    "Attachment", "Call", "Layer", "LayerRanges", "Memory", "Rotary", "SessionCache", "Softmax",
+    "States", "UnitUse", "auto_class", "best_form", "compare", "dense_rows", "expected_logits",
+    "load_parts", "pack_steps", "refuse_by_config", "refuse_packed", "rounds_rows",
 ]  # fmt: skip
 
 __getattr__ = lazily(

@@ -47,7 +47,8 @@ class Run:
         bias = load_file(siblings.FOLDER / case.raw["model"] / "bias.safetensors")["bias"]
         homer = Homer(attachment, LayerRanges(attachment), self.plan, bias)
         self.nodes: list[tuple[Any, Any, Tensor]] = []
-        self.root = homer.read(sum(pieces, []), watch=lambda *node: self.nodes.append(node))
+        ids = [i for piece in pieces for i in piece]
+        self.root = homer.read(ids, watch=lambda *node: self.nodes.append(node))
 
 
 @pytest.fixture(scope="module", params=siblings.names("homer", "model"))
