@@ -99,12 +99,13 @@ class Merging:
             ConfigError: no suffix, ids outside of the vocabulary, no room, or a calibration that
                 does not fit.
         """
+        ranges = self._ranges()
         if not suffix:
             raise ConfigError("merging asks with what stands behind the document: nothing does")
         ids = [*prefix, *context, *suffix]
         self._attachment.check_ids(ids)
         plan = self.plan(len(prefix), len(context), len(suffix))
-        root = Homer(self._attachment, self._ranges(), plan, self.bias).read(ids, told)
+        root = Homer(self._attachment, ranges, plan, self.bias).read(ids, told)
         go_on_from(session, root, plan)
         last = len(root) - len(suffix)
         kept = [token - len(prefix) for token in root.tokens[len(prefix) : last].tolist()]
