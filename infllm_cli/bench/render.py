@@ -78,14 +78,16 @@ def _differences(report: Report, baseline: str | None) -> dict[str, Table]:
 
 
 def sample_table(report: Report) -> Table:
-    """What the scores rest on: samples, failures, truncation, tokens; and seconds a question."""
-    names = ["task", "method", "scored", "failed", "truncated", "given", "read", "s a question"]
-    table = Table(names, [], 2, 1)
+    """What the scores rest on: samples, failures, truncation, tokens; and seconds a question,
+    where they are known."""
+    timed = any(cell.seconds() is not None for cell in report.cells.values())
+    names = ["task", "method", "scored", "failed", "truncated", "given", "read"]
+    table = Table([*names, *(["s a question"] if timed else [])], [], 2, 1)
     for cell in _ordered(report):
         numbers = [len(cell.samples), cell.failed, cell.truncated]
         numbers += [cell.tokens_given, cell.tokens_read]
-        took = _seconds(cell.seconds())
-        table.rows.append([cell.task, cell.method, *map(count, numbers), took])
+        took = [_seconds(cell.seconds())] if timed else []
+        table.rows.append([cell.task, cell.method, *map(count, numbers), *took])
     return table
 
 
