@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from infllm.engine import attach
 from infllm.engine.config import HomerSettings
 from infllm.engine.errors import ConfigError, UnsupportedModel
-from infllm.engine.readers import Homer, plan_merges, save_bias
+from infllm.engine.readers import Homer, Node, plan_merges, save_bias
 from tests.engine.tiny_models import SERVED, build, ids
 
 # Biases, norms of heads, parts of heads rotated, scaled embeddings and residuals, experts, latents.
@@ -76,6 +77,23 @@ def test_with_more_heights_than_layers_the_target_is_met() -> None:
         merged = read(engine, HomerSettings(chunk=24, warmup=1), ids(400, seed=2))
     assert len(merged.kept) == 16
     assert merged.kept == sorted(set(merged.kept))
+
+
+def test_one_reduced_node_a_height_waits() -> None:
+    most, height = 0, 0
+
+    def watch(branch: Any, node: Node, kept: torch.Tensor) -> None:
+        nonlocal most, height
+        most = max(most, sum(type(x) is Node for x in gc.get_objects()))
+        height = max(height, branch.height)
+
+    document = ids(500, seed=2)
+    with engine_of("llama", num_hidden_layers=6) as engine:
+        plan = engine.merging(SMALL).plan(len(HEAD), len(document), len(QUESTION))
+        homer = Homer(engine.attachment, engine.layer_ranges, plan, None)
+        homer.read([*HEAD, *document, *QUESTION], watch=watch)
+    assert height == 5
+    assert most <= height + 1
 
 
 # ---- models -------------------------------------------------------------------------------------

@@ -33,6 +33,8 @@ def test_the_answer_is_found_and_cited_in_one_chunk(infllm, pocket, short):
     assert f'[1] {short}, line 1: "{fact("vague-harbor", ANSWER)}"' in result.err
     assert "homer is not calibrated for this model" in result.err
     assert "pocket, homer, peak memory" in result.err
+    drafted = infllm("ask", short, HARBOUR, "--reader", "homer", "--draft", "document")
+    assert drafted.out == result.out
 
 
 def test_a_table_is_made_kept_and_found_again(infllm, pocket, long, tmp_path, monkeypatch):
