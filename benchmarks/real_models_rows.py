@@ -45,12 +45,14 @@ def measured(work: Callable[[], Any]) -> Row:
 
 
 def within_bound(
-    lengths: list[int], bound: float, read: Callable[[int, list[Row]], Row]
+    lengths: list[int], asked: Row, read: Callable[[int, list[Row]], Row]
 ) -> Iterator[Row]:
-    """A row a length, ascending, as long as the next one is expected within `bound` seconds."""
+    """A row a length, ascending, as long as the next one is expected within the bound: in seconds
+    of all threads, which other work on the machine changes little."""
     rows: list[Row] = []
+    bound = asked["bound"] * asked["threads"]
     for length in lengths:
-        if rows and seconds_at(rows, length) > bound:
+        if rows and seconds_at(rows, length, "cpu_seconds") > bound:
             return
         row = {"tokens": length, **read(length, rows)}
         row["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -58,7 +60,7 @@ def within_bound(
         yield row
 
 
-def seconds_at(rows: list[Row], length: int, key: str = "seconds") -> float:
+def seconds_at(rows: list[Row], length: int, key: str) -> float:
     """Reading time expected at `length`: a n + b n^2 through the last two rows, b not negative."""
     last = rows[-1]
     if len(rows) == 1:
@@ -132,7 +134,7 @@ def ours(asked: Row) -> Iterator[Row]:
             "settings": {key: getattr(config.model, key) for key in SHOWN},
         }
 
-    yield from within_bound(asked["lengths"], asked["bound"], read)
+    yield from within_bound(asked["lengths"], asked, read)
 
 
 SHOWN = ("n_local", "topk", "block_size", "exc_block_size", "repr_score", "unit_score", "kv_dtype")
@@ -175,7 +177,7 @@ def sdpa(asked: Row) -> Iterator[Row]:
         return {**reading, **per_token(measured(lambda: decode(steps)), steps)}
 
     read(WARM, [])
-    yield from within_bound(asked["lengths"], asked["bound"], read)
+    yield from within_bound(asked["lengths"], asked, read)
 
 
 def llama(asked: Row) -> Iterator[Row]:
@@ -206,7 +208,7 @@ def llama(asked: Row) -> Iterator[Row]:
                 **per_token(decode, steps + 1),
             }
 
-        yield from within_bound(lengths, asked["bound"], read)
+        yield from within_bound(lengths, asked, read)
 
 
 def ceilings(asked: Row) -> Iterator[Row]:
@@ -250,7 +252,7 @@ def perplexity(asked: Row) -> Iterator[Row]:
     losses: list[float] = []
     for block in engine.session().nll(ids):
         losses += block.tolist()
-        if clock.read()["seconds"] > asked["bound"]:
+        if clock.read()["cpu_seconds"] > asked["bound"] * asked["threads"]:
             break
     bins = [losses[i : i + BIN] for i in range(0, len(losses), BIN)]
     yield {

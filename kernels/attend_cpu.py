@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -48,6 +48,24 @@ def _plain(parts: Sequence[Part]) -> bool:
     )
 
 
+def row_logits(parts: Sequence[Part], scale: float, softcap: float | None = None) -> list[Part]:
+    """Dense parts of one query without bands, with their logits."""
+    logits = [_row_logits(part, scale) for part in parts]
+    if softcap is not None:
+        logits = [softcap * torch.tanh(x / softcap) for x in logits]
+    b, h, _, _ = parts[0].q.shape
+    known = (x.view(b, h, 1, -1) for x in logits)
+    return [replace(part, logits=x) for part, x in zip(parts, known, strict=True)]
+
+
+def _row_logits(part: Part, scale: float) -> Tensor:
+    """float32 [B * Hkv, H / Hkv, S], not capped."""
+    b, h, _, d = part.q.shape
+    heads = part.k.shape[1]
+    query, k = part.q.float().reshape(b * heads, h // heads, d), part.k.float().flatten(0, 1)
+    return torch.baddbmm(query.new_empty(()), query, k.transpose(1, 2), beta=0, alpha=scale)
+
+
 def _attend_row(
     parts: Sequence[Part], scale: float, softcap: float | None, sink: Tensor | None
 ) -> tuple[Tensor, list[Tensor | None]]:
@@ -55,20 +73,15 @@ def _attend_row(
     q = parts[0].q
     b, h, _, _ = q.shape
     heads = parts[0].k.shape[1]
-    width = sum(part.n_keys for part in parts) + (sink is not None)
-    logits = torch.empty(b * heads, h // heads, width, dtype=torch.float32)
-    start = 0
-    for part in parts:
-        stop = start + part.n_keys
-        query = part.q.float().reshape(b * heads, h // heads, -1)
-        out, k = logits[:, :, start:stop], part.k.float().flatten(0, 1)
-        torch.baddbmm(out, query, k.transpose(1, 2), beta=0, alpha=scale, out=out)
-        start = stop
-    if softcap is not None:
-        logits.div_(softcap).tanh_().mul_(softcap)
+    shape = b * heads, h // heads, -1
+    known = [
+        part.logits if part.logits is not None else row_logits([part], scale, softcap)[0].logits
+        for part in parts
+    ]
+    rows = [x.view(shape) for x in known if x is not None]
     if sink is not None:
-        logits.view(b, h, width)[..., -1] = sink.float()
-    weight = torch.softmax(logits, dim=-1)
+        rows.append(sink.float()[None, :].expand(b, h).reshape(*shape[:2], 1))
+    weight = torch.softmax(torch.cat(rows, dim=-1), dim=-1)
     o = torch.zeros(b * heads, h // heads, parts[0].v.shape[-1])
     masses: list[Tensor | None] = []
     start = 0

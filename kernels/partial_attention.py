@@ -71,6 +71,8 @@ class Part:
     `k_scale` and `v_scale` shaped as k and v but for the last dimension, 1.
     `mass` asks for the softmax weight that the keys receive, summed over the queries: `column` per
     key [B, H, S], `page` per page [B, H, n].
+    `logits` float32 [B, H, 1, S], scaled and capped, may be told where they are known: of a dense
+    part on a CPU, without a band (`row_logits`).
     """
 
     q: Tensor  # [B, H, T, D]
@@ -84,6 +86,7 @@ class Part:
     mass: Literal["column", "page"] | None = None
     k_scale: Tensor | None = None  # float32
     v_scale: Tensor | None = None
+    logits: Tensor | None = None  # of one query
 
     @property
     def n_keys(self) -> int:

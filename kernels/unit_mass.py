@@ -96,6 +96,11 @@ def dense_lse(
         return version(parts, scale, softcap, sink)
     b, h, t, _ = parts[0].q.shape
     n_kv = parts[0].k.shape[1]
+    if all(part.logits is not None for part in parts):
+        rows = [part.logits for part in parts if part.logits is not None]
+        if sink is not None:
+            rows.append(sink.float()[None, :, None, None].expand(b, h, 1, 1))
+        return torch.logsumexp(torch.cat(rows, dim=-1), dim=-1)
     if t == 1:  # small enough to be worked on at once
         states = [
             torch.logsumexp(partial_logits(part, gather_keys(part)[0], scale, softcap), dim=-1)

@@ -14,6 +14,7 @@ from infllm.engine.policies.lookup_scores import LookupScores, RecordedScores
 from infllm.engine.policies.representatives import open_step_scores
 from infllm.engine.policies.ways import Way
 from infllm.engine.units import SlotTable
+from infllm.kernels.attend_cpu import row_logits
 
 if TYPE_CHECKING:
     from infllm.engine.attachment import Call
@@ -92,6 +93,7 @@ class Step(Way):
         if not call.recorded:
             tokens.clock.copy_(torch.tensor(times))
         tokens.take(*qkv, scores.sums_of_queries, recorded=call.recorded)
+        self._origin = times[2]
         layer.call, layer.tokens, layer.repr_scores = call, tokens, scores
         layer.exact = layer.config.far_position != "capped"
         layer.by_keys = layer.config.unit_score != "representatives"
@@ -108,25 +110,31 @@ class Step(Way):
     def _far_rows(self) -> FarRows | None:
         """Where this step finds initial tokens and units side by side."""
         layer, steps = self._layer, self._steps
-        cfg, of = layer.config, layer.layer
-        shared = not cfg.perhead and cfg.far_position == "capped"
-        if layer.call.recorded or of.device.type != "cpu" or not shared:
+        assert layer.units is not None
+        here = layer.layer.device.type == "cpu" and not layer.call.recorded
+        # Units beyond the limit lie behind the others, of all sequences the same ones.
+        alike = layer.config.far_position != "within" or layer.units.batch == 1
+        if not here or not alike or layer.config.perhead:
             return None
         if steps.far_rows is None:
-            steps.far_rows = FarRows(layer, steps.tokens.k_near)
+            steps.far_rows = FarRows(layer, steps.tokens)
         return steps.far_rows
 
     def _attend(self, far: FarRows) -> list[Part]:
         """As `InfLLM.attend`, of keys that lie where products need them."""
         layer, tokens = self._layer, self._steps.tokens
+        far.begin(tokens, self._origin)
         q_near, q = tokens.queries(0, 1)
-        parts = [tokens.near_part(q_near, 0, 1, layer.repr_scores.mass), *far.init_parts(q)]
+        parts = [tokens.near_part(q_near, 0, 1, layer.repr_scores.mass), *far.init_parts()]
         waiting = tokens.waiting_parts(q, 0, 1)
+        if layer.by_keys:  # the lookup and the softmax want the same logits
+            known = row_logits([*parts, *waiting], layer.softmax.scale, layer.softmax.softcap)
+            parts, waiting = known[: len(parts)], known[len(parts) :]
         chosen = layer.look_up(0, 1, [*parts, *waiting])
         if chosen is not None:
             layer.chosen = chosen
             far.bring(chosen)
-            parts.append(far.unit_part(q, layer.watches))
+            parts += far.unit_parts(watched=layer.watches)
         return [*parts, *waiting]
 
     def best(self, scores: Tensor, k: int) -> Tensor:
@@ -145,7 +153,8 @@ class Step(Way):
         far = self._far_rows()
         if far is not None:
             first, *others = masses
-            masses = [first, *(None if x is None else far.by_unit(x) for x in others)]
+            units = [x for x in others if x is not None]
+            masses = [first, far.by_unit(units)] if units else [first]
         self._layer.account_for(start, stop, masses)
 
     def end(self) -> None:
