@@ -26,6 +26,6 @@ class HomerSettings(Settings):
     # the model can hold, as published, and at most 4,096.
     chunk: Count | None = None
     target: Count | None = None  # tokens that are left at last; None: as many as in `chunk`
-    # Layers that chunks run before any merging; None: 12, as published, at most 3 of 8.
+    # Layers that chunks run before any merging; None: 12, as published, at most half.
     warmup: CountOrZero | None = None
     calibration: str | None = None  # a file of `infllm calibrate`; None: the one in the cache
