@@ -28,8 +28,8 @@ ROOMY = {
     },
     "chunk_size": 16,
 }  # fmt: skip
-TOKENS = 48
-CUTS = (20, 40)  # the document, a question, and decode steps
+TOKENS = 40
+CUTS = (20, 36)  # the document, a question, and decode steps
 LONGEST = 160  # characters of an error that is told
 TOLERANCE = 1e-4  # of the largest logit
 

@@ -40,7 +40,7 @@ def attention_variants(
             yield Variant(
                 f"attention {keys.name} {TYPES[dtype]} d{dim}{' few rows' if m == 16 else ''}",
                 partial_attention_kernel, {**SCALARS, **pointers_of(keys, dtype)}, constants,
-                warps, stages, cards_of(kib, keys), quick and i == 0,
+                warps, stages, cards_of(kib, keys), quick and i == 0, light=m == 16,
             )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def joint_variants(
             yield Variant(
                 f"joint {what} {TYPES[dtype]} d{dim}", joint_attention_kernel,
                 {**SCALARS, **pointers}, constants, warps, stages,
-                cards_of(kib, UNITS), quick and i == 0,
+                cards_of(kib, UNITS), quick and i == 0, light=what == "step",
             )  # fmt: skip
 
 

@@ -151,11 +151,11 @@ def _order(score):
 
 @triton.jit(do_not_specialize=["n_units", "k", "score_row"])
 def top_units_kernel(
-    scores, out, places, found, told, n_units, k, score_row,
+    scores, out, places, found, n_units, k, score_row,
     BLOCK: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
     """Program i: the k best of row i, by radix selection, written in ascending order; with
-    `places`, also where they are, as `top_places` tells it.
+    `places`, also where they are, and before the k whether any is nowhere, as `top_places` tells.
 
     Eight bits of the score at a time: count the units of each value, find the value where the k
     best end, go on among the units that have it. Of units with one score the first are taken.
@@ -193,12 +193,11 @@ def top_units_kernel(
         if places is not None:
             slot = tl.load(places + start + unit, mask=chosen == 1, other=0)
             tl.store(found + place, tl.maximum(slot, 0), mask=chosen == 1)
-            tl.store(told + 1 + place, (start + unit).to(tl.int64), mask=chosen == 1)
             lacking += tl.sum((slot < 0).to(tl.int32), 0)
         equals += tl.sum(equal, 0)
         taken += tl.sum(chosen, 0)
     if places is not None:
-        tl.store(told, (lacking > 0).to(tl.int64))
+        tl.store(out - 1, (lacking > 0).to(tl.int64))
 
 
 def top_units(scores: Tensor, k: int) -> Tensor:
@@ -209,7 +208,7 @@ def top_units(scores: Tensor, k: int) -> Tensor:
     rows = scores.float().contiguous().view(-1, n)
     out = torch.empty(rows.shape[0], k, dtype=torch.int64, device=scores.device)
     top_units_kernel[(rows.shape[0],)](
-        rows, out, None, None, None, n, k, n, top_tile(n), BINS, num_warps=WARPS
+        rows, out, None, None, n, k, n, top_tile(n), BINS, num_warps=WARPS
     )
     return out.view(*scores.shape[:-1], k)
 
@@ -218,13 +217,12 @@ def top_places(scores: Tensor, k: int, places: Tensor, told: Tensor) -> tuple[Te
     """The contract of `infllm.kernels.unit_topk.top_places`, on a GPU: one launch."""
     n = scores.shape[-1]
     scores = scores.float().contiguous()
-    chosen, found = (
-        torch.empty(1, 1, k, dtype=torch.int64, device=scores.device) for _ in range(2)
-    )
+    chosen = told[1 : 1 + k]
+    found = torch.empty(1, 1, k, dtype=torch.int64, device=scores.device)
     top_units_kernel[(1,)](
-        scores, chosen, places, found, told, n, k, n, top_tile(n), BINS, num_warps=WARPS
+        scores, chosen, places, found, n, k, n, top_tile(n), BINS, num_warps=WARPS
     )
-    return chosen, found
+    return chosen.view(1, 1, k), found
 
 
 def top_tile(n: int) -> int:

@@ -11,6 +11,9 @@ from infllm.kernels.triton.tiles import CLASSES, SHARED_KIB, padded, shared_clas
 
 TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
+APART = (80, 86, 90, 100, 120)  # 89 compiles to what 86 does
+OLD_AND_NEW = (80, 120)
+
 
 @dataclass(frozen=True, eq=False)
 class Variant:
@@ -25,6 +28,7 @@ class Variant:
     cards: frozenset[int] = field(default_factory=lambda: frozenset(SHARED_KIB))
     quick: bool = False  # among those that the tests compile
     registers: int | None = None  # of a thread, at most, where a launch says so
+    light: bool = False  # takes few registers, on every card as many
 
     @property
     def tile(self) -> str:
@@ -35,6 +39,10 @@ class Variant:
     def runs_on(self, sm: int) -> bool:
         """Whether a launch on this card would ask for it."""
         return sm in self.cards
+
+    def quick_on(self, sm: int) -> bool:
+        """Whether the tests compile it for this card; all of them are for the whole report."""
+        return self.quick and self.runs_on(sm) and sm in (OLD_AND_NEW if self.light else APART)
 
 
 # Strides of tensors whose rows are whole vectors: multiples of 16 for every head dimension here.

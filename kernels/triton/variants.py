@@ -76,7 +76,7 @@ def unit_variants(dim: int, dtype: torch.dtype, quick: bool = False) -> Iterator
                 "PER_HEAD": per_head, "DIM": dim, "BLOCK_DIM": padded(dim),
                 "BLOCK_E": blocks, "BLOCK_N": units,
             },
-            warps, stages, quick=quick and not per_head,
+            warps, stages, quick=quick and not per_head, light=True,
         )  # fmt: skip
         yield Variant(
             f"slab scores {t} d{dim}{' per head' if per_head else ''}", slab_scores_kernel,
@@ -85,7 +85,7 @@ def unit_variants(dim: int, dtype: torch.dtype, quick: bool = False) -> Iterator
                 "PER_HEAD": per_head, "DIM": dim, "BLOCK_DIM": padded(dim),
                 "BLOCK_E": blocks, "BLOCK_N": units, "SPLIT": SLAB_TILE // units,
             },
-            warps, stages, quick=quick and not per_head,
+            warps, stages, quick=quick and not per_head, light=True,
         )  # fmt: skip
     for keys in (UNITS, INT8, FP8, EXACT, INT8_EXACT):
         for n_rows in (4, 2048):
@@ -97,7 +97,7 @@ def unit_variants(dim: int, dtype: torch.dtype, quick: bool = False) -> Iterator
                 f"unit lse {keys.name} {t} d{dim}{' few rows' if m == 16 else ''}", unit_lse_kernel,
                 {**SCALARS, **pointers_of(keys, dtype), "out": "*fp32"},
                 known_to(unit_lse_kernel, constants), warps, stages, cards=every_card(keys),
-                quick=quick and keys is UNITS and n_rows == 4,
+                quick=quick and keys is UNITS and n_rows == 4, light=True,
             )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def vector_variants(dim: int, dtype: torch.dtype, quick: bool = False) -> Iterat
                     "ROTARY": dim, "INTERLEAVED": interleaved, "RING": ring, **size,
                     **({} if ring else {"first": None}),
                 },
-                4, 3, quick=quick and ring,
+                4, 3, quick=quick and ring, light=True,
             )  # fmt: skip
     kept = {f"rows_{x}": real for x in ("k", "v", "near", "far")}
     yield Variant(
@@ -126,7 +126,7 @@ def vector_variants(dim: int, dtype: torch.dtype, quick: bool = False) -> Iterat
             "sums": "*fp32", "q_near": real, "q_far": real,
         },
         {"ROTARY": dim, "INTERLEAVED": False, "DIM": dim, "BLOCK_DIM": block, "rows_far": None},
-        1, 3, quick=quick,
+        1, 3, quick=quick, light=True,
     )  # fmt: skip
     yield Variant(
         f"turn keys {t} d{dim}", turn_keys_kernel,
@@ -138,17 +138,18 @@ def vector_variants(dim: int, dtype: torch.dtype, quick: bool = False) -> Iterat
             "ROTARY": dim, "INTERLEAVED": False, "DIM": dim, "BLOCK_DIM": block, "V_DIM": dim,
             "BLOCK_V": block, "ROWS": TURNED_ROWS,
         },
-        4, 3, quick=quick,
+        4, 3, quick=quick, light=True,
     )  # fmt: skip
     yield Variant(
         f"query sums {t} d{dim}", query_sums_kernel,
         {"q": real, "before": "*fp32", "out": "*fp32"}, {"DIM": dim, "ROWS": ROWS, "DIMS": DIMS},
-        8, 3, quick=quick,
+        8, 3, quick=quick, light=True,
     )  # fmt: skip
     yield Variant(
         f"window scores {t} d{dim}", window_scores_kernel,
         {"sums": "*fp32", "k": real, "out": "*fp32"},
         {"KV_GROUP": 4, "DIM": dim, "BLOCK_DIM": block, "KEYS": KEYS}, 4, 3, quick=quick,
+        light=True,
     )  # fmt: skip
     for stored, largest in (("i8", 127.0), ("fp8e4nv", 448.0)):
         cards = every_card(Keys("", stored=stored))
@@ -160,7 +161,7 @@ def vector_variants(dim: int, dtype: torch.dtype, quick: bool = False) -> Iterat
             name = kernel.__name__.removesuffix("_kernel")
             yield Variant(
                 f"{name} {stored} {t} d{dim}", kernel, pointers, constants, 4, 3,
-                cards=cards, quick=quick,
+                cards=cards, quick=quick, light=True,
             )  # fmt: skip
 
 
@@ -186,7 +187,9 @@ def descent_variants(dim: int, dtype: torch.dtype, quick: bool = False) -> Itera
                 yield Variant(
                     f"descent {stored or t} {t} d{dim}{' chunk-indexed' * (rotary > 0)} of {size}",
                     descend_kernel, pointers, constants, warps, stages,
-                    quick=quick and stored is not None, registers=REGISTERS,
+                    quick=quick and stored is not None and (size == 8) == (rotary > 0),
+                    registers=REGISTERS,
+                    light=True,
                 )  # fmt: skip
 
 
@@ -201,7 +204,7 @@ def merge_variants(dim: int, quick: bool = False) -> Iterator[Variant]:
         pointers = {"o": "*fp32", "lse": "*fp32", "sink": "*bf16", "out": "*bf16"}
         yield Variant(
             f"merge d{dim}{' sink' if sink else ''}", merge_state_kernel,
-            {**pointers, "joint": "*fp32"}, constants, 4, 3, quick=quick and sink,
+            {**pointers, "joint": "*fp32"}, constants, 4, 3, quick=quick and sink, light=True,
         )  # fmt: skip
 
 
@@ -225,19 +228,20 @@ def variants() -> tuple[Variant, ...]:
         found += descent_variants(dim, half, quick=dim == 128)
     for block in TOP_TILES:
         for told in (False, True):
-            missing = dict.fromkeys(() if told else ("places", "found", "told"))
+            missing = dict.fromkeys(() if told else ("places", "found"))
             found.append(
                 Variant(
                     f"top units in tiles of {block}{' and their places' if told else ''}",
                     top_units_kernel,
                     {
                         "scores": "*fp32",
-                        **dict.fromkeys(("out", "places", "found", "told"), "*i64"),
+                        **dict.fromkeys(("out", "places", "found"), "*i64"),
                     },
                     {"BLOCK": block, "BINS": BINS, **missing},
                     WARPS,
                     3,
                     quick=block == 4096 and told,
+                    light=True,
                 )
             )
     for dim in (64, 128, 256):

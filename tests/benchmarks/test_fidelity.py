@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -82,23 +83,28 @@ def test_what_makes_an_answer_right(facts: ModuleType) -> None:
     assert not number.is_right("12345")
 
 
-def test_a_run_goes_on_where_it_stopped(book: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_where_it_stopped(
+    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a script, and once more in this process."""
     out = tmp_path / "rows.jsonl"
     base = "n_init=16,n_local=128,block_size=32,topk=2,exc_block_size=64,chunk_size=256"
-
-    def run(methods: str) -> str:
-        done = subprocess.run(
-            [sys.executable, str(FOLDER / "fidelity.py"), "--model", "pocket", "--corpus",
-             str(book.parent), "--books", "book", "--output", str(out), "--len", "1K", "--facts",
-             "2", "--documents", "1", "--base", base, "--methods", methods],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert "published" in run("published capped")
+    arguments = [
+        str(FOLDER / "fidelity.py"), "--model", "pocket", "--corpus", str(book.parent), "--books",
+        "book", "--output", str(out), "--len", "1K", "--facts", "2", "--documents", "1", "--base",
+        base, "--methods",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, *arguments, "published capped"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "published" in done.stdout
     before = out.read_text()
-    table = run("published capped origin")
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setattr(sys, "argv", [*arguments, "published capped origin"])
+    runpy.run_path(arguments[0], run_name="__main__")
+    table = capsys.readouterr().out
     assert out.read_text().startswith(before)
     rows = [json.loads(line) for line in out.read_text().splitlines()][1:]
     assert [row["method"] for row in rows] == ["published", "capped", "origin"]

@@ -32,6 +32,9 @@ class Reference:
         self.freq = freq
         self.q, self.k, self.v = q.double(), k.double(), v.double()
         self.h, self.hkv = q.shape[0], k.shape[0]
+        self.turned = torch.stack(
+            [self.turn(self.k[:, j], j) for j in range(k.shape[1])], dim=1
+        )  # keys at their own positions
         self.mass = torch.zeros(self.h, q.shape[1], dtype=torch.float64)
         self.n = self.init = self.rem = 0
         self.index: list[Tensor] = []  # [R, D] a unit
@@ -99,13 +102,13 @@ class Reference:
                 self.turn(self.q[head, p], p),
                 self.turn(self.q[head, p], cfg.n_local - 1),
             )
-            logits = [float(q_near @ self.turn(self.k[kv, j], j)) for j in near]
+            logits = [self.turned[kv, near] @ q_near]
             if self.exact:
                 there = zip(far, place, strict=True)
-                logits += [float(q_near @ self.turn(self.k[kv, j], at)) for j, at in there]
+                logits += [self.turn(self.k[kv, j], at)[None] @ q_near for j, at in there]
             else:
-                logits += [float(q_far @ self.k[kv, j]) for j in far]
-            weight = torch.softmax(torch.tensor(logits, dtype=torch.float64) * scale, dim=0)
+                logits.append(self.k[kv, far] @ q_far)
+            weight = torch.softmax(torch.cat(logits) * scale, dim=0)
             row.append(weight @ self.v[kv, near + far])
             self.mass[head, near] += weight[: len(near)]
         self.trace.o.append(torch.stack(row))

@@ -61,7 +61,7 @@ def assert_same_steps(served: Served, answer: list[int] = ANSWER, **overrides: A
     ids=str,
 )  # fmt: skip
 def test_replayed_steps_equal_others(recorded: Served, overrides: dict[str, Any]) -> None:
-    assert_same_steps(recorded, **overrides)
+    assert_same_steps(recorded, ANSWER[:24], **overrides)
 
 
 @pytest.mark.parametrize("kind", SERVED)
@@ -70,7 +70,7 @@ def test_models_of_many_kinds(kind: str) -> None:
     served = serve(kind)
     served.engine.record = tape.record
     try:
-        assert_same_steps(served)
+        assert_same_steps(served, ANSWER[:12])
     finally:
         served.engine.close()
 

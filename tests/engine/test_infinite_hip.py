@@ -25,6 +25,8 @@ from tests.engine.tiny_models import ids
 
 H, HKV, DIM, LENGTH = 4, 2, 8, 90
 FREQ = 50.0 ** (-torch.arange(DIM // 2, dtype=torch.float64) / (DIM // 2))
+ANGLES = torch.arange(2 * LENGTH)[:, None] * FREQ
+COS, SIN = ANGLES.cos(), ANGLES.sin()
 TEXT = ids(96)
 ALL = {
     "type": "infinitehip", "far_position": "exact",
@@ -57,11 +59,19 @@ class Definition:
         self.n = self.steps = 0
         self.wp = max(0, cfg.n_local - self.stages[0].chunk)
         self.lists: dict[tuple[int, int], list[int]] = {}  # stage, block -> starts
+        self.turned: dict[int, Tensor] = {}  # position -> keys
 
-    def turn(self, x: Tensor, position: int) -> Tensor:
-        a, b = x.chunk(2, dim=-1)
-        cos, sin = (position * FREQ).cos(), (position * FREQ).sin()
+    def turn(self, x: Tensor, positions: list[int]) -> Tensor:
+        """x [..., D] at one position, or each row of it [N, D] at its own."""
+        cos, sin = COS[positions], SIN[positions]
+        a, b = x[..., : DIM // 2], x[..., DIM // 2 :]
         return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+    def keys_at(self, position: int) -> Tensor:
+        """[Hkv, N, D]: all of them at one position."""
+        if position not in self.turned:
+            self.turned[position] = self.turn(self.k, [position])
+        return self.turned[position]
 
     def call(self, length: int) -> list[Tensor]:
         """o [H, D] of each token."""
@@ -119,17 +129,15 @@ class Definition:
         groups = [
             queries[i : i + stage.query_group] for i in range(0, len(queries), stage.query_group)
         ]
+        means = torch.stack([self.q[head, g[0] : g[-1] + 1].mean(dim=0) for g in groups])
+        early = [min(group[0], n + self.wp) for group in groups]
+        wanted = self.turn(means, early if self.early else [self.wp + 1])
         kv = head // (H // HKV)
         right, best = left + stage.chunk, -float("inf")
 
         def look(probe: int, position: int) -> float:
-            key = self.turn(self.k[kv, min(probe, queries[-1])], at if self.early else position)
-            scores = []
-            for group in groups:
-                place = min(group[0], n + self.wp) if self.early else self.wp + 1
-                mean = self.q[head, group[0] : group[-1] + 1].mean(dim=0)
-                scores.append(float(self.turn(mean, place) @ key))
-            return max(scores)
+            keys = self.keys_at(at if self.early else position)
+            return float((wanted @ keys[kv, min(probe, queries[-1])]).max())
 
         for _ in range(stage.chunk.bit_length()):
             if left > limit:
@@ -155,9 +163,9 @@ class Definition:
                 keys[j] = max(0, behind + 1 - (len(far) - number))
         out = []
         for head in range(H):
-            kv, query = head // (H // HKV), self.turn(self.q[head, p], p)
-            logits = [query @ self.turn(self.k[kv, j], place) for j, place in keys.items()]
-            out.append(torch.softmax(torch.stack(logits), dim=0) @ self.v[kv, list(keys)])
+            kv, query = head // (H // HKV), self.turn(self.q[head, p], [p])[0]
+            logits = self.turn(self.k[kv, list(keys)], list(keys.values())) @ query
+            out.append(torch.softmax(logits, dim=0) @ self.v[kv, list(keys)])
         return torch.stack(out)
 
 

@@ -58,6 +58,7 @@ def test_the_middle_is_its_definition(
     distance = n_local // 2 if middle_position is None else middle_position
     far = far_distance if isinstance(far_distance, int) else {"L": n_local}.get(far_distance)
     far = n_local - 1 if far is None else far
+    turned = torch.stack([turn(k[:, j], j) for j in range(len(got))], dim=1)
     for p in range(len(got)):
         near = range(max(0, p - n_local + 1), p + 1)
         asks = middle_queries == "all" or p in last
@@ -65,12 +66,15 @@ def test_the_middle_is_its_definition(
         for head in range(H):
             kv = head // (H // HKV)
             here = turn(q[head, p], distance)
-            middle = sorted(between, key=lambda j: -float(here @ k[kv, j]))[:topk]
+            wanted = (k[kv] @ here).tolist()
+            middle = sorted(between, key=lambda j: -wanted[j])[:topk]
             init = range(min(n_init, near.start))
-            logits = [turn(q[head, p], p) @ turn(k[kv, j], j) for j in near]
-            logits += [turn(q[head, p], far) @ k[kv, j] for j in init]
-            logits += [here @ k[kv, j] for j in middle]
-            weight = torch.softmax(torch.stack(logits) * DIM**-0.5, dim=0)
+            logits = [
+                turned[kv, near] @ turn(q[head, p], p),
+                k[kv, init] @ turn(q[head, p], far),
+                k[kv, middle] @ here,
+            ]
+            weight = torch.softmax(torch.cat(logits) * DIM**-0.5, dim=0)
             want = weight @ v[kv, [*near, *init, *middle]]
             torch.testing.assert_close(got[p, head].double(), want, atol=1e-4, rtol=1e-4)
 

@@ -112,6 +112,7 @@ def test_windows_are_their_definition(
     got, _ = run(cfg, calls, seed)
     q, k, v = (x[0].double() for x in tokens(seed))
     turn = Reference(cfg, FREQ, q, k, v).turn
+    turned = torch.stack([turn(k[:, j], j) for j in range(LENGTH)], dim=1)
     for p in range(LENGTH):
         near = range(max(0, p - n_local + 1), p + 1) if policy != "origin" else range(p + 1)
         init = (
@@ -119,14 +120,14 @@ def test_windows_are_their_definition(
         )
         for head in range(H):
             kv = head // (H // HKV)
-            logits = [turn(q[head, p], p) @ turn(k[kv, j], j) for j in near]
+            logits = [turned[kv, near] @ turn(q[head, p], p)]
             if policy == "stream-lm":
                 far = turn(q[head, p], n_local + n_init - 1)
-                logits += [far @ turn(k[kv, j], j) for j in init]
+                logits.append(turned[kv, init] @ far)
             else:
                 far = turn(q[head, p], n_local - 1)
-                logits += [far @ k[kv, j] for j in init]
-            weight = torch.softmax(torch.stack(logits) * DIM**-0.5, dim=0)
+                logits.append(k[kv, init] @ far)
+            weight = torch.softmax(torch.cat(logits) * DIM**-0.5, dim=0)
             want = weight @ v[kv, [*near, *init]]
             torch.testing.assert_close(got[p, head].double(), want, atol=1e-4, rtol=1e-4)
 

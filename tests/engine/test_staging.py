@@ -25,7 +25,7 @@ from infllm.engine.policies.representatives import Cut
 from infllm.engine.units import store as units_module
 from infllm.engine.units.staging import Staging, Threads, with_huge_pages
 from infllm.kernels.rotate import Rope
-from tests.engine.served import SMALL_MEMORY, Served, serve
+from tests.engine.served import SMALL_MEMORY, Served
 from tests.engine.tiny_models import ids
 
 
@@ -123,24 +123,20 @@ VARIANTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
-@pytest.mark.parametrize("llama_chunk", [16, 64])
+@pytest.mark.parametrize("chunk", [16, 64])
 def test_late_copies_change_no_bit(
-    variant: dict[str, Any], llama_chunk: int, monkeypatch: pytest.MonkeyPatch
+    llama: Served, variant: dict[str, Any], chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = serve("llama", variant)
-    try:
-        want = outputs(served, llama_chunk)
-        for staging in (LateStaging(), ThreadedStaging()):
-            monkeypatch.setattr(units_module, "make_staging", lambda device, s=staging: s)
-            assert torch.equal(outputs(served, llama_chunk), want)
-            assert not staging.uploads  # all that was asked for was waited for
-    finally:
-        served.engine.close()
+    want = outputs(llama, variant, chunk)
+    for staging in (LateStaging(), ThreadedStaging()):
+        monkeypatch.setattr(units_module, "make_staging", lambda device, s=staging: s)
+        assert torch.equal(outputs(llama, variant, chunk), want)
+        assert not staging.uploads  # all that was asked for was waited for
 
 
-def outputs(served: Served, chunk: int) -> Tensor:
+def outputs(served: Served, variant: dict[str, Any], chunk: int) -> Tensor:
     """Logits of a document, a question, steps, and of a fork of the document's end."""
-    session = served.session()
+    session = served.session(**variant)
     session.chunk_size = chunk
     rows = [session.score(ids(150))]
     child = session.fork()

