@@ -162,6 +162,7 @@ def step_row(settings: dict[str, Any], units: int) -> dict[str, Any]:
         policy.open_recording(clock, torch.zeros(policy.n_asked, dtype=torch.int64))
         qkv = tokens(1)
         call = Call(policy.count, policy.count, recorded=True)
+        run_policy(policy, *qkv, call, DIM**-0.5)  # as before a capture
         counts.clear()
         run_policy(policy, *qkv, call, DIM**-0.5)
     return {

@@ -36,6 +36,7 @@ class InfLLM(UnitMemory):
         self.call: Call
         self.unit_scores: LookupScores
         self.by_keys: bool  # units are ranked by all of their keys
+        self.looks_up = True
         self.chosen: Tensor | None = None  # by the block under way
         self.exact = False  # what is far is attended at its own distance, in this call
         self.turned = False  # keys at their distance are rotated already: `call_pages`
@@ -48,6 +49,7 @@ class InfLLM(UnitMemory):
         # Keys are read once a block: too slow for the many blocks of a document's chunk.
         short = q.shape[2] <= self.query_block
         self.by_keys = cfg.unit_score != "representatives" and short
+        self.looks_up = cfg.lookups is None or short or call.closes
         self.exact = cfg.far_position == "exact" or (cfg.far_position == "within" and short)
         self.tokens = CallTokens(
             cfg.n_local, self.layer.rotary, rest, (q, k, v), self.count, exact=self.exact
@@ -90,7 +92,7 @@ class InfLLM(UnitMemory):
         if group == 0 or (self.call.offset + start) % group == 0:
             self.visible = units.n
         n = self.visible
-        if n == 0:
+        if n == 0 or not self.looks_up:
             return None
         decoding = self.tokens.n_new == 1
         held = self.held_units() if decoding else None

@@ -184,7 +184,7 @@ def _pays_early(layer: InfLLM, tokens: CallTokens) -> bool:
     cfg, units = layer.config, layer.units
     assert units is not None
     by_means = layer.faiss is None and not layer.by_keys and cfg.chunk_topk_calc is None
-    one = units.batch == 1 and tokens.n_new > 1
+    one = units.batch == 1 and tokens.n_new > 1 and layer.looks_up
     # lru-s wants the masses of each block on the host.
     return units.staging.ahead and one and by_means and cfg.cache_strategy != "lru-s"
 

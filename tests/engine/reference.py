@@ -46,7 +46,7 @@ class Reference:
         cos, sin = angle.cos(), angle.sin()
         return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
-    def call(self, length: int) -> None:
+    def call(self, length: int, *, closes: bool = True) -> None:
         cfg = self.cfg
         size = cfg.exc_block_size
         group = (cfg.chunk_topk_calc or 0) // size * size
@@ -54,6 +54,7 @@ class Reference:
         self.exact = cfg.far_position == "exact" or (
             cfg.far_position == "within" and length <= size
         )
+        self.looks_up = cfg.lookups is None or length <= size or closes
         self.floor = 0  # what is far stands there at least
         if cfg.far_position == "within" and cfg.far_limit is not None:
             self.floor = self.n + length - max(cfg.far_limit, 2 * cfg.n_local)
@@ -73,7 +74,7 @@ class Reference:
     def look_up(self, queries: range, visible: int) -> list[list[int]]:
         """Units that each query head attends."""
         cfg = self.cfg
-        if visible == 0:
+        if visible == 0 or not self.looks_up:
             return [[]] * self.h
         far = torch.stack([self.turn(self.q[:, p], cfg.n_local - 1) for p in queries]).mean(dim=0)
         if cfg.repr_heads == "group":

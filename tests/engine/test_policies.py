@@ -39,9 +39,9 @@ def run(cfg: ModelConfig, calls: list[int], seed: int) -> tuple[Tensor, list[Loo
     if isinstance(policy, InfLLM):
         policy.record = []
     rows, start = [], 0
-    for n in calls:
+    for i, n in enumerate(calls):
         span = slice(start, start + n)
-        call = Call(0, start)
+        call = Call(0, start, closes=i % 2 == 0)
         rows.append(
             run_policy(policy, q[:, :, span], k[:, :, span], v[:, :, span], call, DIM**-0.5)
         )
@@ -62,6 +62,7 @@ def memories(draw: st.DrawFn) -> ModelConfig:
         repr_heads=draw(st.sampled_from(["query", "group"])),
         far_position=draw(st.sampled_from(["capped", "exact", "within"])),
         far_limit=draw(st.none() | st.integers(1, 60)),
+        lookups=draw(st.sampled_from([None, None, "questions"])),
         perhead=draw(st.booleans()), max_cached_block=draw(st.integers(5, 9)),
         chunk_topk_calc=draw(st.none() | st.integers(exc, 4 * exc)),
         cache_strategy=draw(st.sampled_from(["lru", "fifo", "lru-s"])),
@@ -84,8 +85,8 @@ def test_inf_llm_is_its_definition(cfg: ModelConfig, calls: list[int], seed: int
     got, record = run(cfg, calls, seed)
     q, k, v = tokens(seed)
     reference = Reference(cfg, FREQ, q[0], k[0], v[0])
-    for n in calls:
-        reference.call(n)
+    for i, n in enumerate(calls):
+        reference.call(n, closes=i % 2 == 0)
     want = reference.trace
     looks = {r.start: r.chosen[0].tolist() for r in record if isinstance(r, Lookup)}
     assert looks == want.chosen
