@@ -13,6 +13,7 @@ from torch import Tensor
 
 from infllm.engine.attachment import (
     Attachment,
+    LayerRanges,
     best_form,
     compare,
     dense_rows,
@@ -23,7 +24,15 @@ from infllm.engine.attachment import (
     refuse_packed,
     rounds_rows,
 )
-from infllm.engine.config import LOOKUPS, UNCHOSEN, Config, ModelConfig, fit_to_model, load_config
+from infllm.engine.config import (
+    LOOKUPS,
+    UNCHOSEN,
+    Config,
+    HomerSettings,
+    ModelConfig,
+    fit_to_model,
+    load_config,
+)
 from infllm.engine.decode import Record, Recorder
 from infllm.engine.errors import ConfigError, UnsupportedCall
 from infllm.engine.files import (
@@ -36,7 +45,7 @@ from infllm.engine.files import (
     tokenizer_digest,
 )
 from infllm.engine.guide import Guide, load_guide
-from infllm.engine.readers import attention_rows
+from infllm.engine.readers import Merging, attention_rows
 from infllm.engine.session import Backing, Session
 from infllm.engine.text import Tokenizer
 from infllm.engine.units import Estimate, estimate, keeps_latents
@@ -150,6 +159,19 @@ class Engine:
         """What tokens `first` on of `ids` attend, see `readers.attention_rows`; no session has
         read them."""
         return attention_rows(self.attachment, self.config.model, ids, first)
+
+    @cached_property
+    def layer_ranges(self) -> LayerRanges:
+        """Some of the layers alone. Raises UnsupportedModel, by name, where they cannot run so."""
+        return LayerRanges(self.attachment)
+
+    def merging(self, settings: HomerSettings | None = None) -> Merging:
+        """Prompts read by merging their chunks (HOMER); `settings`: by default `homer:` of the
+        configuration."""
+        return Merging(
+            self.attachment, lambda: self.layer_ranges, settings or self.config.homer,
+            self.config.model, str(self.digests["model"]),
+        )  # fmt: skip
 
     @property
     def record(self) -> Record | None:

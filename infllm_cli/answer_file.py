@@ -16,6 +16,7 @@ from infllm.cli.bench.manifest import describe_engine, differences
 from infllm.cli.bench.results import append_line, replace_file
 from infllm.cli.errors import InfllmError, UsageError
 from infllm.cli.options import Sampling
+from infllm.cli.readers.table import describe_reader
 from infllm.engine.files.storage import lock
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def answers_depend_on(
     engine = prepared.engine
     by_reader: dict[str, Any] = {}
     if reader is not None:
-        by_reader = {"reader": reader, "reader_settings": dict(getattr(engine.config, reader))}
+        by_reader = {"reader": reader, "reader_settings": describe_reader(reader, engine)}
     return {
         "format": FORMAT,
         "sources": {"names": ", ".join(prepared.sources), "digest": prepared.digest},

@@ -45,6 +45,10 @@ ENTRIES = {
         "prune",
         "Make a smaller model: remove the heads and channels that matter least (LLM-Pruner).",
     ),
+    "calibrate": Entry(
+        "calibrate",
+        "Measure how a model's attention depends on distance, which the reader homer takes off.",
+    ),
     "presets": Entry("presets", "List model configurations, or show one."),
 }
 

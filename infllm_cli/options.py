@@ -55,6 +55,14 @@ Policies = Annotated[
         help="One or several policies; with settings: inf-llm:topk=8.",
     ),
 ]
+Ways = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        metavar="A,B,...",
+        help="Policies, inf-llm+read-back, and readers; with settings: inf-llm:topk=8.",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -124,7 +132,7 @@ Reader = Annotated[
     typer.Option(
         "--reader",
         metavar="NAME",
-        help="Read anew for each question, without a memory: infiniretri.",
+        help="Read anew for each question, without a memory: infiniretri or homer.",
     ),
 ]
 NoCache = Annotated[

@@ -91,7 +91,7 @@ class Attachment:
         self._indexers = find_indexers(model)
         self._own_attention = ""  # the name of what it computes attention with elsewhere
         self._forms: dict[int, HeadForm] = {}  # of the layers that need one
-        self._by_order = False  # layers are told apart by the order of their calls in a pass
+        self.by_order = False  # layers are told apart by the order of their calls in a pass
         self._calls = 0  # of the pass under way
         self._continues = False  # the pass under way goes on from states
         self._displaced: dict[str, Any] = {}  # states of modules, while a session's are in place
@@ -108,7 +108,7 @@ class Attachment:
                 stack.enter_context(put_aside(self._indexers))
                 self.limits.append(LIMIT)
             rotary = find_rotary_modules(self.model)
-            self.layers, self._by_order = probe(
+            self.layers, self.by_order = probe(
                 self.model, rotary, self._probe_run,
                 base=self._base, distance_scale=self._distance_scale,
             )  # fmt: skip
@@ -179,9 +179,9 @@ class Attachment:
         text = self.model.config.get_text_config(decoder=True)
         n = int(getattr(text, "num_hidden_layers", 0))
         seen = {layer.index for layer in self.layers}
-        missing = [] if self._by_order else [i for i in range(n) if i not in seen]
+        missing = [] if self.by_order else [i for i in range(n) if i not in seen]
         kinds = getattr(text, "layer_types", None) or ()
-        plain = not missing and not self._by_order
+        plain = not missing and not self.by_order
         if plain and not any("hybrid" in kind for kind in kinds):
             return Carriers()
 
@@ -346,7 +346,7 @@ class Attachment:
             raise UnsupportedCall(
                 "the memory keeps no gradients", "call the model under torch.no_grad()"
             )
-        if self._by_order:
+        if self.by_order:
             layer, self._calls = self._calls, self._calls + 1
         else:
             layer = module.layer_idx  # type: ignore[assignment]

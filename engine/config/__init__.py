@@ -5,6 +5,7 @@ from infllm.engine.config.fitting import trained_length
 from infllm.engine.config.layers import HUB_ID, read_model_config, user_file
 from infllm.engine.config.model_settings import ModelConfig, PolicyName
 from infllm.engine.config.policy_settings import LOOKUPS, OF_POLICY
+from infllm.engine.config.reader_settings import HomerSettings, InfiniRetriSettings
 from infllm.engine.config.settings import (
     KNOWN,
     UNCHOSEN,
@@ -22,6 +23,8 @@ __all__ = [
     "OF_POLICY",
     "UNCHOSEN",
     "Config",
+    "HomerSettings",
+    "InfiniRetriSettings",
     "ModelConfig",
     "PolicyName",
     "PromptConfig",

@@ -18,7 +18,7 @@ from infllm.engine.config.layers import (
     surrounding_layers,
 )
 from infllm.engine.config.model_settings import ModelConfig
-from infllm.engine.config.reader_settings import InfiniRetriSettings
+from infllm.engine.config.reader_settings import HomerSettings, InfiniRetriSettings
 from infllm.engine.config.stages import SINKS, STREAM, unseen
 from infllm.engine.config.values import Count, Settings, aliases
 from infllm.engine.errors import ConfigError
@@ -49,6 +49,7 @@ class Config(Settings):
 
     model: ModelConfig = Field(default_factory=ModelConfig)
     infiniretri: InfiniRetriSettings = Field(default_factory=InfiniRetriSettings)
+    homer: HomerSettings = Field(default_factory=HomerSettings)
     max_len: Annotated[Count | None, BeforeValidator(_unlimited)] = None  # None: no limit
     truncation: Literal["suffix", "prefix", "middle"] | None = None
     chunk_size: Count = 8192
@@ -110,6 +111,7 @@ class Config(Settings):
 SECTIONS: dict[str, type[Settings]] = {
     "model": ModelConfig,
     "infiniretri": InfiniRetriSettings,
+    "homer": HomerSettings,
 }
 KNOWN = frozenset(
     f"{section}.{key}" for section, kind in SECTIONS.items() for key in kind.model_fields

@@ -1,4 +1,4 @@
-"""One sample under one memory policy: read once, asked turn by turn, scored."""
+"""One sample under one memory policy, read once, or one reader; asked turn by turn, scored."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,12 +13,19 @@ from infllm.cli.errors import InfllmError
 from infllm.cli.memory import Memory
 from infllm.cli.options import Sampling
 from infllm.cli.passages import Passages, characters_of_kept
+from infllm.cli.readers.base import NOTHING, Excerpt
+from infllm.cli.readers.table import reader_of
 from infllm.cli.reading import Reading, read_in_chunks
-from infllm.cli.tasks.answer import generate_answer
-from infllm.cli.tasks.policies import reads_back, session_overrides
+from infllm.cli.tasks.answer import Answer, generate_answer
+from infllm.cli.tasks.policies import (
+    reader_in,
+    reader_overrides,
+    reads_back,
+    session_overrides,
+)
 from infllm.cli.tasks.questions import answer_prompt
 from infllm.engine.errors import EngineError
-from infllm.engine.text import Prompt
+from infllm.engine.text import Prompt, wrapped_text
 
 if TYPE_CHECKING:
     from infllm.cli.bench.suites import Task
@@ -87,7 +94,8 @@ class Examiner:
                 continue
             for policy in job.policies:
                 try:
-                    yield self._examine(task, sample, encoded, policy)
+                    way = self._examine if reader_in(policy) is None else self._read_anew
+                    yield way(task, sample, encoded, policy)
                 except Exception as error:  # a defect costs its sample, not the run
                     yield Outcome(task, policy, failure(sample.id, sample.meta, error))
 
@@ -100,12 +108,9 @@ class Examiner:
         read_in_chunks(memory, [*encoded.head, *encoded.context], chunk, self.told)
         reading = time.perf_counter() - began
         read = memory.stats.tokens_read
-        # As the suites are published: what repeats itself goes on, and costs its score.
-        sampling = Sampling(
-            max_new_tokens=task.answer_tokens, stop=tuple(task.stop), stop_repetition=False
-        )
+        sampling = _sampling(task)
         back = _documents(self.engine, memory, sample, encoded) if reads_back(policy) else None
-        answers, scores, finish, read_back = [], [], [], []
+        answers, scores, read_back = [], [], []
         answering = 0.0
         for turn, tail in zip(sample.turns, encoded.tails, strict=True):
             if back is not None:
@@ -129,28 +134,85 @@ class Examiner:
             if answer.finish == "interrupted":
                 raise KeyboardInterrupt
             answering += answer.seconds
-            answers.append(answer.text)
-            finish.append(answer.finish)
+            answers.append(answer)
             scores.append(score(task, turn, answer.text, self.official))
-        record = {
-            "id": sample.id,
-            "meta": sample.meta,
-            "tokens_given": encoded.given,
-            "tokens_read": read,
-            "tokens_truncated": encoded.truncated,
-            "answers": answers,
-            "references": [list(turn.references) for turn in sample.turns],
-            "scores": scores,
-            "finish": finish,
-        }
+        outcome = _outcome(task, sample, encoded, policy, answers, scores, read, reading, answering)
         if back is not None:
-            record["tokens_read_back"] = read_back
-        timing = {
-            "tokens_read": read,
-            "seconds_reading": round(reading, 4),
-            "seconds_answering": round(answering, 4),
-        }
-        return Outcome(task, policy, record, timing, read)
+            outcome.record["tokens_read_back"] = read_back
+        return outcome
+
+    def _read_anew(
+        self, task: "Task", sample: Sample, encoded: EncodedSample, policy: str
+    ) -> Outcome:
+        """Under a reader: the context is read for each question."""
+        engine, reader = self.engine, reader_of(policy.partition(":")[0])
+        config = engine.config.with_overrides(reader_overrides(policy))
+        context, answers, scores = _excerpt(engine, sample, encoded), [], []
+        tokens, done = len(encoded.context), 0
+        read, reading, answering = 0, 0.0, 0.0
+
+        def told(characters: int) -> None:
+            nonlocal done
+            before, done = done, done + characters
+            share = [tokens * n // max(1, len(context.text)) for n in (before, done)]
+            self.told(share[1] - share[0])
+
+        for turn in sample.turns:
+            began, done = time.perf_counter(), 0
+            prompt = wrapped_text(engine.tokenizer, config, sample.head, turn.tail, task.chat)
+            found = reader(engine, context, prompt, turn.tail.strip(), told, config)
+            reading += time.perf_counter() - began
+            answer = generate_answer(found.session, engine.tokenizer, _sampling(task))
+            if answer.finish == "interrupted":
+                raise KeyboardInterrupt
+            read += found.tokens
+            answering += answer.seconds
+            answers.append(answer)
+            scores.append(score(task, turn, answer.text, self.official))
+        return _outcome(task, sample, encoded, policy, answers, scores, read, reading, answering)
+
+
+def _sampling(task: "Task") -> Sampling:
+    """As the suites are published: what repeats itself goes on, and costs its score."""
+    return Sampling(max_new_tokens=task.answer_tokens, stop=tuple(task.stop), stop_repetition=False)
+
+
+def _outcome(
+    task: "Task",
+    sample: Sample,
+    encoded: EncodedSample,
+    policy: str,
+    answers: list[Answer],
+    scores: list[float],
+    read: int,
+    reading: float,
+    answering: float,
+) -> Outcome:
+    """`read` in tokens, `reading` and `answering` in seconds, of all turns."""
+    record = {
+        "id": sample.id,
+        "meta": sample.meta,
+        "tokens_given": encoded.given,
+        "tokens_read": read,
+        "tokens_truncated": encoded.truncated,
+        "answers": [answer.text for answer in answers],
+        "references": [list(turn.references) for turn in sample.turns],
+        "scores": scores,
+        "finish": [answer.finish for answer in answers],
+    }
+    timing = {
+        "tokens_read": read,
+        "seconds_reading": round(reading, 4),
+        "seconds_answering": round(answering, 4),
+    }
+    return Outcome(task, policy, record, timing, read)
+
+
+def _excerpt(engine: "Engine", sample: Sample, encoded: EncodedSample) -> Excerpt:
+    """What is read of the context, as text."""
+    _, kept = characters_of_kept(engine.tokenizer, sample.context, encoded.whole, encoded.kept)
+    whole = Excerpt.of(sample.context, 0, len(sample.context))
+    return sum((whole[a:b] for a, b in kept), NOTHING)
 
 
 def _documents(

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from infllm.cli.bench.results import FORMAT
@@ -67,9 +68,17 @@ def _file_digest(path: Path) -> str:
 
 
 def make_manifest(
-    preset: str, engine: Mapping[str, Any], seed: int, official: bool, tasks: Mapping[str, Any]
+    preset: str,
+    engine: Mapping[str, Any],
+    seed: int,
+    official: bool,
+    tasks: Mapping[str, Any],
+    readers: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The manifest of a run, in a fixed order and without times or places."""
+    """The manifest of a run, in a fixed order and without times or places.
+
+    `readers`: of those that are used, what their answers depend on.
+    """
     return {
         "format": FORMAT,
         "preset": preset,
@@ -77,24 +86,31 @@ def make_manifest(
         "scoring": "official" if official else "corrected",
         **engine,
         "tasks": dict(sorted(tasks.items())),
+        **({"readers": dict(sorted(readers.items()))} if readers else {}),
     }
 
 
 def merge_manifest(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """The old manifest with the new one's tasks added.
+    """The old manifest with the new one's tasks and readers added.
 
     Raises:
         UsageError: they differ in what results depend on; names each difference.
     """
-    tasks = {name: new["tasks"][name] for name in new["tasks"] if name in old["tasks"]}
-    then = {**old, "tasks": {name: old["tasks"][name] for name in tasks}}
-    changed = differences(then, {**new, "tasks": tasks}, NOT_COMPARED)
+    then, now, merged = {**old}, {**new}, {**old}
+    for part in ("tasks", "readers"):
+        before, after = old.get(part, {}), new.get(part, {})
+        shared = before.keys() & after.keys()
+        then[part] = {name: before[name] for name in shared}
+        now[part] = {name: after[name] for name in shared}
+        if before or after:
+            merged[part] = dict(sorted({**before, **after}.items()))
+    changed = differences(then, now, NOT_COMPARED)
     if changed:
         raise UsageError(
             f"the results in {folder} were made otherwise: {', '.join(changed)}",
             "run as they were made, name another --output, or begin anew with --restart",
         )
-    return {**old, "tasks": dict(sorted({**old["tasks"], **new["tasks"]}.items()))}
+    return merged
 
 
 def differences(

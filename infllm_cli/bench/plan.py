@@ -9,6 +9,7 @@ from infllm.cli.bench.sample import BadSample, Sample
 from infllm.cli.output import Output
 from infllm.cli.progress import Spinner
 from infllm.cli.tables import Table
+from infllm.cli.tasks.policies import reader_in
 from infllm.cli.text import count, plural, seconds
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ class Plan:
     policies: list[str]
     source: "Source"
     limit: int | None
+
+    @property
+    def readers(self) -> list[str]:
+        """Those among the ways to answer, without their settings."""
+        return list(dict.fromkeys(name for p in self.policies if (name := reader_in(p))))
 
     def tokenizer(self, out: Output) -> "Tokenizer":
         """That of the model, which is not loaded."""
@@ -75,7 +81,8 @@ def tell_needs(out: Output, plan: Plan) -> None:
             plans.append(one)
     table = Table(["task", "samples", "tokens", *plan.policies])
     for one in plans:
-        times = [seconds(one.seconds[p]) if one.seconds else "-" for p in plan.policies]
+        known = one.seconds or {}
+        times = [seconds(known[p]) if p in known else "-" for p in plan.policies]
         table.rows.append([one.task, count(one.samples), count(one.tokens), *times])
     table.show(out)
     out.object({"plans": [asdict(one) for one in plans]})
@@ -88,8 +95,8 @@ def tell_needs(out: Output, plan: Plan) -> None:
             if number:
                 out.warn(f"{one.task}: {plural(number, 'sample')} {what}")
     tokens = sum(one.tokens for one in plans) * len(plan.policies)
-    known = [sum(one.seconds.values()) for one in plans if one.seconds]
-    about = f", about {seconds(sum(known))}" if len(known) == len(plans) else ""
+    took = [sum(one.seconds.values()) for one in plans if one.seconds]
+    about = f", about {seconds(sum(took))}" if len(took) == len(plans) else ""
     out.note(f"{count(tokens)} tokens to read under {plural(len(plan.policies), 'policy')}{about}")
 
 

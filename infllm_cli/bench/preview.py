@@ -8,7 +8,7 @@ from infllm.cli.bench.prompts import encode_sample, spell
 from infllm.cli.bench.sample import BadSample
 from infllm.cli.bench.suites import data_files
 from infllm.cli.errors import InfllmError, UsageError
-from infllm.cli.tasks.policies import session_overrides
+from infllm.cli.tasks.policies import reader_in, session_overrides
 
 if TYPE_CHECKING:
     from infllm.cli.bench.source import Source
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a task has to read under each policy: tokens, and about how many seconds.
+    """What a task has to read under each policy: tokens, and about how many seconds; not known of
+    readers.
 
     `too_long` samples exceed max_len; `bad` ones could not be made; neither is counted in
     `samples`. `truncated` ones lose tokens, as configured.
@@ -113,6 +114,8 @@ def plan(
             truncated += ids.truncated > 0
         seconds: dict[str, float] | None = {}
         for policy in policies:
+            if reader_in(policy):  # reads more than once, or some layers of some tokens
+                continue
             own = config.with_overrides(session_overrides(policy))
             needs = [estimate_needs(own, length) for length in lengths]
             known = [need.seconds for need in needs if need and need.seconds is not None]

@@ -26,7 +26,7 @@ def tables(
     scoring = "" if report.scoring == "corrected" else f", {report.scoring} scoring"
     found = {
         f"Score in %, with its 95% interval{scoring}": score_table(report),
-        "Score in % by length in tokens": length_table(report),
+        "Score in %, and seconds a question, by length in tokens": length_table(report),
         **_differences(report, baseline),
         "Samples": sample_table(report),
         "Published by others, theirs and not measured here, in %": published_table(published),
@@ -49,16 +49,18 @@ def score_table(report: Report) -> Table:
 
 
 def length_table(report: Report) -> Table:
-    """A row a task and method, a column a length."""
+    """A row a task and method, two columns a length: score, and seconds where they are known."""
     cells = list(_ordered(report))
     lengths = sorted({n for cell in cells for n in cell.by_length})
-    table = Table(["task", "method", *map(length_name, lengths)], text_columns=2)
+    timed = [n for n in lengths if any(cell.seconds(n) is not None for cell in cells)]
+    names = [*map(length_name, lengths), *(f"{length_name(n)}, s" for n in timed)]
+    table = Table(["task", "method", *names], text_columns=2)
     for cell in cells:
         if cell.by_length:
             shares = [cell.by_length.get(n) for n in lengths]
-            table.rows.append(
-                [cell.task, cell.method, *(_percent(m.mean) if m else "-" for m in shares)]
-            )
+            scores = [_percent(m.mean) if m else "-" for m in shares]
+            times = [_seconds(cell.seconds(n)) for n in timed]
+            table.rows.append([cell.task, cell.method, *scores, *times])
     return table
 
 
@@ -76,12 +78,16 @@ def _differences(report: Report, baseline: str | None) -> dict[str, Table]:
 
 
 def sample_table(report: Report) -> Table:
-    """What the scores rest on: samples, failures, truncation, tokens."""
-    table = Table(["task", "method", "scored", "failed", "truncated", "given", "read"], [], 2, 1)
+    """What the scores rest on: samples, failures, truncation, tokens; and seconds a question,
+    where they are known."""
+    timed = any(cell.seconds() is not None for cell in report.cells.values())
+    names = ["task", "method", "scored", "failed", "truncated", "given", "read"]
+    table = Table([*names, *(["s a question"] if timed else [])], [], 2, 1)
     for cell in _ordered(report):
         numbers = [len(cell.samples), cell.failed, cell.truncated]
         numbers += [cell.tokens_given, cell.tokens_read]
-        table.rows.append([cell.task, cell.method, *map(count, numbers)])
+        took = [_seconds(cell.seconds())] if timed else []
+        table.rows.append([cell.task, cell.method, *map(count, numbers), *took])
     return table
 
 
@@ -108,7 +114,7 @@ def markdown(found: dict[str, Table]) -> str:
 
 CSV_COLUMNS = (
     "task", "method", "length", "score", "low", "high", "scored", "failed", "truncated",
-    "tokens_given", "tokens_read",
+    "tokens_given", "tokens_read", "seconds_a_question",
 )  # fmt: skip
 
 
@@ -124,10 +130,12 @@ def as_csv(report: Report) -> str:
         whole = [len(cell.samples), cell.failed, cell.truncated, cell.tokens_given]
         mean = cell.mean
         numbers = [mean.mean, mean.low, mean.high] if mean else ["", "", ""]
-        writer.writerow([cell.task, cell.method, "all", *numbers, *whole, cell.tokens_read])
+        took = _decimals(cell.seconds())
+        writer.writerow([cell.task, cell.method, "all", *numbers, *whole, cell.tokens_read, took])
         for length, part in cell.by_length.items():
             numbers = [part.mean, part.low, part.high, part.n]
-            writer.writerow([cell.task, cell.method, length, *numbers, "", "", "", ""])
+            took = _decimals(cell.seconds(length))
+            writer.writerow([cell.task, cell.method, length, *numbers, "", "", "", "", took])
     return text.getvalue()
 
 
@@ -149,6 +157,8 @@ def as_fields(
                 "truncated": cell.truncated,
                 "tokens_given": cell.tokens_given,
                 "tokens_read": cell.tokens_read,
+                "seconds_a_question": cell.seconds(),
+                "seconds_by_length": {str(n): cell.seconds(n) for n in cell.by_length},
             }
             for cell in _ordered(report)
         ],
@@ -177,6 +187,14 @@ def mean_text(mean: Mean | None) -> str:
 def _ordered(report: Report) -> list[Cell]:
     pairs = ((task, method) for task in report.tasks for method in report.methods)
     return [report.cells[pair] for pair in pairs if pair in report.cells]
+
+
+def _seconds(took: float | None) -> str:
+    return "-" if took is None else f"{took:.2f}" if took < 10 else f"{took:,.0f}"
+
+
+def _decimals(took: float | None) -> float | str:
+    return "" if took is None else round(took, 4)
 
 
 def _percent(share: float) -> str:

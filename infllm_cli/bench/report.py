@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-from infllm.cli.bench.results import read_manifest, read_results
+from infllm.cli.bench.results import read_manifest, read_results, read_timings
 from infllm.cli.bench.statistics import Mean, mean_difference, mean_of_means, mean_score
 from infllm.cli.errors import UsageError
 from infllm.cli.tasks.policies import memory_policy
@@ -23,6 +23,7 @@ class Scored:
     score: float
     length: int | None  # wanted, in tokens
     depth: float | None  # in percent
+    seconds: float | None = None  # for each of its questions, reading included; None: not noted
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,13 @@ class Cell:
         """Over the samples of each wanted length."""
         lengths = sorted({s.length for s in self.samples if s.length is not None})
         return {n: mean_score([s.score for s in self.samples if s.length == n]) for n in lengths}
+
+    def seconds(self, length: int | None = None) -> float | None:
+        """For a question, on average over the samples (of a wanted length) of which it is known."""
+        known = [
+            s.seconds for s in self.samples if s.seconds is not None and length in (None, s.length)
+        ]
+        return sum(known) / len(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,7 @@ def load_report(
     source: dict[str, Path] = {}  # of each method
     rank: dict[str, tuple[int, int, str]] = {}
     for folder in manifests:
+        timings = read_timings(folder)
         for policy, task, records in read_results(folder):
             if only_tasks is not None and task not in only_tasks:
                 continue
@@ -148,7 +157,8 @@ def load_report(
             method = f"{labels[folder]}{policy}"
             source[method] = folder
             rank[method] = (list(manifests).index(folder), *_policy_rank(policy))
-            cells[task, method] = _cell(task, method, records)
+            took = {r["id"]: timings.get((task, policy, r["id"])) for r in records}
+            cells[task, method] = _cell(task, method, records, took)
             failures += [
                 {"task": task, "method": method, **_failure(r)} for r in records if "failed" in r
             ]
@@ -160,7 +170,12 @@ def load_report(
     return Report(names, methods, cells, failures, unlike, apart, scoring, models)
 
 
-def _cell(task: str, method: str, records: Sequence[Mapping[str, Any]]) -> Cell:
+def _cell(
+    task: str,
+    method: str,
+    records: Sequence[Mapping[str, Any]],
+    took: Mapping[str, Mapping[str, Any] | None],
+) -> Cell:
     scored = [record for record in records if "failed" not in record]
     return Cell(
         task,
@@ -171,6 +186,7 @@ def _cell(task: str, method: str, records: Sequence[Mapping[str, Any]]) -> Cell:
                 sum(record["scores"]) / len(record["scores"]),
                 record["meta"].get("length"),
                 record["meta"].get("depth"),
+                _seconds(took[record["id"]], len(record["scores"])),
             )
             for record in scored
         ],
@@ -179,6 +195,12 @@ def _cell(task: str, method: str, records: Sequence[Mapping[str, Any]]) -> Cell:
         sum(record["tokens_given"] for record in scored),
         sum(record["tokens_read"] for record in scored),
     )
+
+
+def _seconds(timing: Mapping[str, Any] | None, questions: int) -> float | None:
+    if timing is None:
+        return None
+    return float(timing["seconds_reading"] + timing["seconds_answering"]) / questions
 
 
 def _failure(record: Mapping[str, Any]) -> dict[str, str]:

@@ -239,6 +239,20 @@ def read_results(folder: Path) -> Iterator[tuple[str, str, list[dict[str, Any]]]
         )
 
 
+def read_timings(folder: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """What each result took, by `suite:task`, policy and id; the last of several. Lines that were
+    cut, and results of runs that noted no time, are left out."""
+    path = folder / TIMINGS
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        try:
+            fields = json.loads(line)
+            found[fields["task"], fields["policy"], fields["id"]] = fields
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
 def disk_error(error: OSError, folder: Path) -> InfllmError:
     """The error for a result that could not be written."""
     return InfllmError(

@@ -1,7 +1,7 @@
 """Samples examined by several engines at once, on many GPUs or machines: actors of Ray."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import islice
@@ -12,6 +12,7 @@ from infllm.cli.bench.manifest import describe_engine
 from infllm.cli.errors import InfllmError, MissingExtra, UsageError
 from infllm.cli.options import EngineChoice
 from infllm.cli.output import Output
+from infllm.cli.readers.table import describe_reader
 
 if TYPE_CHECKING:
     from infllm.engine.config import Config
@@ -38,15 +39,19 @@ def check_workers(workers: int, device: str) -> None:
 class _Worker:
     """One engine in a process of its own."""
 
-    def __init__(self, config: "Config", choice: EngineChoice, official: bool) -> None:
+    def __init__(
+        self, config: "Config", choice: EngineChoice, official: bool, readers: Sequence[str]
+    ) -> None:
         from infllm.cli.bench.examine import Examiner
         from infllm.cli.opening import open_engine
 
         self.engine = open_engine(config, choice, Output("bench run", quiet=True))
         self.examiner = Examiner(self.engine, official)
+        self.readers = readers
 
     def describe(self) -> dict[str, Any]:
-        return describe_engine(self.engine)
+        readers = {name: describe_reader(name, self.engine) for name in self.readers}
+        return {**describe_engine(self.engine), "readers": readers}
 
     def examine(self, job: Job) -> Outcome:
         (outcome,) = self.examiner.examine([job])
@@ -63,10 +68,15 @@ class WorkerPool:
     """
 
     def __init__(
-        self, workers: int, config: "Config", choice: EngineChoice, official: bool
+        self,
+        workers: int,
+        config: "Config",
+        choice: EngineChoice,
+        official: bool,
+        readers: Sequence[str] = (),
     ) -> None:
         self.workers = workers
-        self._arguments = config, choice, official
+        self._arguments = config, choice, official, readers
         self._actors: list[Any] = []
         self.description: dict[str, Any] = {}
 

@@ -40,7 +40,7 @@ def run(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Where the results go."),
     ] = None,
-    policy: opt.Policies = None,
+    policy: opt.Ways = None,
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="DIR", help="Where the suites' data lies."),
@@ -96,12 +96,14 @@ def run(
     Every result is on the disk before the next sample: the same command goes on where it was
     stopped, tries failed samples again, and takes further tasks, policies and lengths into the
     same folder. Answers are greedy, from the memory alone; the policy inf-llm+read-back
-    answers as `ask --read-back` does, from passages that are read again.
+    answers as `ask --read-back` does, from passages that are read again, and the readers
+    infiniretri and homer read a sample anew for each of its questions.
 
     \b
     Examples:
       infllm bench run ruler:niah_single_1,vt --len 4K,16K --policy inf-llm,stream-lm -o results
       infllm bench run longbench:qasper --data longbench/ --limit 50 -o results
+      infllm bench run ruler:niah_single_2 --policy inf-llm,inf-llm+read-back,homer -o results
     """
     from infllm.cli.bench.preview import check_files
     from infllm.cli.bench.source import Source
@@ -119,7 +121,7 @@ def run(
         raise UsageError("--len names no length", "write for example --len 4K,64K")
     choice = flags.choice()
     config = open_config(choice)
-    policies = parse_policies(policy, config, read_back=True)
+    policies = parse_policies(policy, config, asked=True)
     source = Source(data=data, lengths=wanted, count=samples, seed=seed, haystack=haystack, qa=qa)
     plan = Plan(config, choice, tasks, policies, source, limit)
     check_files(tasks, source)
@@ -193,14 +195,24 @@ def _examiner(
 
         tokenizer = plan.tokenizer(out)
         with Spinner(out, f"starting {workers} workers"):
-            pool = stack.enter_context(WorkerPool(workers, plan.config, plan.choice, official))
+            pool = stack.enter_context(
+                WorkerPool(workers, plan.config, plan.choice, official, plan.readers)
+            )
         return pool, tokenizer, pool.description
     from infllm.cli.bench.examine import Examiner
     from infllm.cli.bench.manifest import describe_engine
     from infllm.cli.opening import open_engine
+    from infllm.cli.readers.table import describe_reader, prepare_reader
+    from infllm.cli.tasks.policies import reader_in, reader_overrides
 
     engine = stack.enter_context(open_engine(plan.config, plan.choice, out))
-    return Examiner(engine, official, told), engine.tokenizer, describe_engine(engine)
+    for policy in plan.policies:
+        if reader := reader_in(policy):
+            own = engine.config.with_overrides(reader_overrides(policy))
+            prepare_reader(reader, engine, own, out)
+    readers = {name: describe_reader(name, engine) for name in plan.readers}
+    description = {**describe_engine(engine), "readers": readers}
+    return Examiner(engine, official, told), engine.tokenizer, description
 
 
 def _write_manifest(
@@ -222,7 +234,8 @@ def _write_manifest(
             for task in plan.tasks
         }
     name = preset_name(plan.config, plan.choice)
-    manifest = make_manifest(name, description, plan.source.seed, official, tasks)
+    readers = description.pop("readers")
+    manifest = make_manifest(name, description, plan.source.seed, official, tasks, readers)
     earlier = folder.manifest
     if earlier is not None:
         manifest = merge_manifest(folder.path, earlier, manifest)

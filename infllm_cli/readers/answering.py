@@ -14,7 +14,7 @@ from infllm.cli.output import Output
 from infllm.cli.passages import Passages
 from infllm.cli.progress import Progress
 from infllm.cli.readers.base import Excerpt
-from infllm.cli.readers.table import reader_of
+from infllm.cli.readers.table import prepare_reader, reader_of
 from infllm.cli.tasks.answer import generate_answer
 from infllm.cli.tasks.citations import cite
 from infllm.cli.tasks.drafting import drafts_for
@@ -34,6 +34,7 @@ class ReadAnew:
         self.unread = unread
         self.reader = reader
         self.out = out
+        prepare_reader(reader, engine, engine.config, out)
         passages = unread.passages
         text = passages.collection.text
         ranges = [np.arange(start, stop) for start, stop in passages.kept]
@@ -55,7 +56,10 @@ class ReadAnew:
 
         prompt = prompt_text(self.engine.tokenizer, self.engine.config, "ask", question=question)
         tokens, characters = self.unread.tokens, max(1, len(self.document.text))
-        read = partial(reader_of(self.reader), self.engine, self.document, prompt, question)
+        read = partial(
+            reader_of(self.reader), self.engine, self.document, prompt, question,
+            config=self.engine.config,
+        )  # fmt: skip
         done = 0
 
         with Progress(self.out, "reading", tokens) as progress:
@@ -66,7 +70,7 @@ class ReadAnew:
                 progress.advance(tokens * done // characters - progress.done)
 
             try:
-                found = read(told)
+                found = read(told=told)
             except KeyboardInterrupt:
                 raise Interrupted(
                     f"interrupted after {100 * done // characters} % of the documents",

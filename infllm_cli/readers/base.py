@@ -8,6 +8,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from infllm.engine import Engine, Session
+    from infllm.engine.config import Config
     from infllm.engine.text import PromptText
 
 
@@ -60,7 +61,8 @@ class ReadByQuestion:
 class Reader(Protocol):
     """Reads `document` with `prompt` around it, in which `question` stands.
 
-    `told` hears of the document's characters as they are done. KeyboardInterrupt passes.
+    `told` hears of the document's characters as they are done. `config`: the reader's settings are
+    the section of its name. KeyboardInterrupt passes.
     """
 
     def __call__(
@@ -70,4 +72,5 @@ class Reader(Protocol):
         prompt: "PromptText",
         question: str,
         told: Callable[[int], None],
+        config: "Config",
     ) -> ReadByQuestion: ...

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from infllm.engine import Engine
+    from infllm.engine.config import Config, InfiniRetriSettings
     from infllm.engine.text import PromptText, Tokenizer
 
 
@@ -140,18 +141,25 @@ class Step:
 
 
 class InfiniRetri:
-    """Reads a document for one question. Settings: `infiniretri:` of the configuration.
+    """Reads a document for one question.
 
     Args:
         prompt: around the document, with the question in it.
         question: as it stands in the prompt.
+        settings: by default `infiniretri:` of the configuration.
     """
 
-    def __init__(self, engine: "Engine", prompt: "PromptText", question: str) -> None:
+    def __init__(
+        self,
+        engine: "Engine",
+        prompt: "PromptText",
+        question: str,
+        settings: "InfiniRetriSettings | None" = None,
+    ) -> None:
         self.engine = engine
         self.prompt = prompt
         self.question = question
-        self.settings = engine.config.infiniretri
+        self.settings = settings or engine.config.infiniretri
         self._weights: Tensor | None = None  # float32 [R], of the question's rows
 
     def windows(self, document: str) -> list[tuple[int, int]]:
@@ -204,9 +212,10 @@ def read_infiniretri(
     prompt: "PromptText",
     question: str,
     told: Callable[[int], None],
+    config: "Config",
 ) -> ReadByQuestion:
     """What the windows left of a document, read for one question; see `Reader`."""
-    reader = InfiniRetri(engine, prompt, question)
+    reader = InfiniRetri(engine, prompt, question, config.infiniretri)
     left, tokens = reader.read(document, told)
     ids = reader.answer_ids(left)
     session = engine.session(overrides={"type": "origin"})

@@ -1,4 +1,7 @@
-"""Memory policies as flags name them: `inf-llm,infinite-lm:middle_topk=5,inf-llm+read-back`."""
+"""Ways to answer as flags name them: `inf-llm,infinite-lm:middle_topk=5,inf-llm+read-back,homer`.
+
+A memory policy, one with passages read back, or a reader.
+"""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -6,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from infllm.cli.errors import UsageError
 from infllm.cli.options import parse_setting, split_list
+from infllm.cli.readers.table import READERS
 
 if TYPE_CHECKING:
     from infllm.engine.config import Config
@@ -20,11 +24,11 @@ LOADED = {
 }  # fmt: skip
 
 
-def parse_policies(text: str | None, config: "Config", read_back: bool = False) -> list[str]:
+def parse_policies(text: str | None, config: "Config", asked: bool = False) -> list[str]:
     """`inf-llm,origin` as a list; the configuration's own policy where none was named.
 
     A policy's settings may follow it: `infinite-lm:middle_topk=5:middle_queries=all`.
-    `read_back`: whether `inf-llm+read-back` may be named as well.
+    `asked`: questions are answered, so that `inf-llm+read-back` and readers may be named as well.
 
     Raises:
         UsageError: a name that is no policy, with the nearest one, or no setting of a policy.
@@ -32,15 +36,21 @@ def parse_policies(text: str | None, config: "Config", read_back: bool = False) 
     """
     if text is None:
         return [config.model.type]
-    names = [_name(one, config, read_back) for one in split_list(text)]
+    names = [_name(one, config, asked) for one in split_list(text)]
     if not names:
-        raise UsageError("--policy names no policy", f"known: {', '.join(_known(config))}")
+        raise UsageError("--policy names no policy", f"known: {', '.join(_known(config, asked))}")
     return list(dict.fromkeys(names))
 
 
 def memory_policy(name: str) -> str:
     """The memory policy of a way to answer: `inf-llm` of `inf-llm:topk=8+read-back`."""
     return name.removesuffix(BACK).partition(":")[0]
+
+
+def reader_in(name: str) -> str | None:
+    """The reader that a way to answer is, with settings or without; None where it is a policy."""
+    reader = name.partition(":")[0]
+    return reader if reader in READERS else None
 
 
 def reads_back(name: str) -> bool:
@@ -54,26 +64,36 @@ def session_overrides(name: str) -> dict[str, Any]:
     return {"type": policy, **dict(map(parse_setting, settings))}
 
 
-def _known(config: "Config") -> list[str]:
-    return list(get_args(type(config.model).model_fields["type"].annotation))
+def reader_overrides(name: str) -> dict[str, Any]:
+    """What of the configuration a reader's settings change: {"homer.chunk": 2048}."""
+    reader, *settings = name.split(":")
+    return {f"{reader}.{key}": value for key, value in map(parse_setting, settings)}
 
 
-def _name(text: str, config: "Config", read_back: bool) -> str:
-    """The name of one policy as results carry it; refused where it is none."""
+def _known(config: "Config", asked: bool = False) -> list[str]:
+    policies = list(get_args(type(config.model).model_fields["type"].annotation))
+    return [*policies, *READERS] if asked else policies
+
+
+def _name(text: str, config: "Config", asked: bool) -> str:
+    """The name of one way to answer as results carry it; refused where it is none."""
     policy, *settings = text.removesuffix(BACK).split(":")
     policy = policy.replace("_", "-")
     policy = ALIASES.get(policy, policy)
-    _check(policy, _known(config), f"unknown policy {policy!r}")
+    _check(policy, _known(config, asked), f"unknown policy {policy!r}")
     keys = {*(type(config.model).model_fields.keys() - LOADED), "chunk_size"}
+    if policy in READERS:
+        keys = set(type(getattr(config, policy)).model_fields)
     for setting in settings:
         key, _ = parse_setting(setting, "--policy")
         _check(key, sorted(keys), f"unknown setting {key!r} of {policy}")
     name = ":".join([policy, *settings])
-    config.with_overrides(session_overrides(name), "--policy")
+    changes = reader_overrides(name) if policy in READERS else session_overrides(name)
+    config.with_overrides(changes, "--policy")
     if not reads_back(text):
         return name
-    if not read_back or policy != CITING:
-        where = f"only {CITING} tells which passages" if read_back else "it answers no questions"
+    if not asked or policy != CITING:
+        where = f"only {CITING} tells which passages" if asked else "it answers no questions"
         raise UsageError(f"{text!r} is no policy here", f"{where}; leave {BACK} out")
     return name + BACK
 

@@ -41,7 +41,7 @@ def test_settings_follow_a_name(config):
 
 def test_one_policy_stands_beside_itself_with_other_settings(config):
     text = "inf-llm,inf-llm:topk=8,inf-llm:topk=8+read-back"
-    names = parse_policies(text, config, read_back=True)
+    names = parse_policies(text, config, asked=True)
     assert names == text.split(",")
     assert [reads_back(name) for name in names] == [False, False, True]
     assert [session_overrides(name).get("topk") for name in names] == [None, 8, 8]
@@ -63,7 +63,7 @@ def test_one_policy_stands_beside_itself_with_other_settings(config):
 )
 def test_what_is_no_policy_is_refused_by_name(config, text, message, hint):
     with pytest.raises(UsageError) as raised:
-        parse_policies(text, config, read_back=True)
+        parse_policies(text, config, asked=True)
     assert str(raised.value) == message
     assert hint in raised.value.hint
 

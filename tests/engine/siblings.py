@@ -52,8 +52,9 @@ class Case:
         rotary = Rotary(Rope(freq))
         return Layer(0, q.shape[1], k.shape[1], d, torch.device("cpu"), torch.float32, rotary)
 
-    def model(self) -> PreTrainedModel:
-        return AutoModelForCausalLM.from_pretrained(FOLDER / self.raw["model"], dtype=torch.float32)
+    def model(self, **config: Any) -> PreTrainedModel:
+        folder = FOLDER / self.raw["model"]
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **config)
 
 
 def names(system: str, level: str) -> list[str]:

@@ -237,3 +237,31 @@ def test_pictures_without_matplotlib(infllm, two_policies, monkeypatch, tmp_path
     result = infllm("bench", "report", two_policies, "--plot", tmp_path / "p")
     assert (result.code, result.out) == (1, "")
     assert "pip install 'infllm[plot]'" in result.err
+
+
+def test_seconds_a_question_stand_beside_the_score(infllm, tmp_path):
+    """Of what two questions over one memory took, half each; of a later run, the later one's."""
+    rows = [
+        record("a", 1.0, 0.0, meta={"length": 4096}),
+        record("b", 1.0, meta={"length": 16384}),
+    ]
+    folder = results(tmp_path / "r", {"homer/ruler.vt": rows, "origin/ruler.vt": rows})
+    took = [("a", 9.0, 9.0), ("b", 30.0, 2.0), ("a", 3.0, 1.0)]
+    lines = [
+        {"task": "ruler:vt", "policy": "homer", "id": id, "seconds_reading": reading,
+         "seconds_answering": answering}
+        for id, reading, answering in took
+    ]  # fmt: skip
+    (folder / "timings.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines) + '{"cut')
+    out = infllm("bench", "report", folder).out
+    assert "task      method    4K    16K  4K, s  16K, s" in out
+    assert "ruler:vt  homer   50.0  100.0   2.00      32" in out
+    assert "ruler:vt  origin  50.0  100.0      -       -" in out
+    assert "read  s a question" in out
+    found = {
+        c["method"]: c
+        for c in json.loads(infllm("bench", "report", folder, "--json").out)["results"]
+    }
+    assert found["homer"]["seconds_a_question"] == 17.0
+    assert found["homer"]["seconds_by_length"] == {"4096": 2.0, "16384": 32.0}
+    assert found["origin"]["seconds_a_question"] is None

@@ -317,3 +317,29 @@ def test_workers_without_ray(bench, monkeypatch, pocket):
     result = bench("--workers", 2)
     assert (result.code, pocket) == (1, [])
     assert result.err == "error: --workers needs Ray\nhint: pip install 'infllm[ray]'\n"
+
+
+def test_readers_are_columns_beside_policies(bench, infllm, tmp_path):
+    ways = f"inf-llm,{READ_BACK},infiniretri,homer,homer:target=60"
+    result = bench("--policy", ways)
+    assert result.code == 0
+    assert "homer is not calibrated" in result.err
+    assert result.out.split("\n")[0].split() == [
+        "task", "inf-llm", READ_BACK, "homer", "homer:target=60", "infiniretri",
+    ]  # fmt: skip
+    [row] = (line.split() for line in result.out.split("\n") if line.startswith("mine:numbers"))
+    scores = [cell for cell in row if "(" not in cell]
+    assert scores[1:4] + scores[5:] == ["100.0"] * 4  # with 60 tokens left, homer knows no number
+    [record] = read(tmp_path / "r", "homer,target=60")[:1]
+    assert record["tokens_read"] == record["tokens_given"] > 60
+    readers = json.loads((tmp_path / "r" / "manifest.json").read_text())["readers"]
+    assert readers["homer"]["calibration"] is None
+    assert readers["infiniretri"]["topk"] == 300
+    told = infllm("bench", "report", tmp_path / "r", "--json")
+    found = {cell["method"]: cell for cell in json.loads(told.out)["results"]}
+    assert all(cell["seconds_a_question"] > 0 for cell in found.values())
+    # Of other settings, another folder; of another policy, the same one.
+    other = bench("--policy", "infiniretri", "--set", "infiniretri.topk=20")
+    assert other.code == 2
+    assert "readers/infiniretri/topk" in other.err
+    assert bench("--policy", "origin", "--set", "infiniretri.topk=20").code == 0
