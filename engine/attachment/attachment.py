@@ -113,7 +113,7 @@ class Attachment:
                 base=self._base, distance_scale=self._distance_scale,
             )  # fmt: skip
             self._forms = {x.index: x.form for x in self.layers if x.form is not None}
-            if not self._by_order:
+            if not self.by_order:
                 self.layers = with_latents(self.model, self.layers)
             if (latent := expanded(self.model)) and not any(x.latents for x in self.layers):
                 self.limits.append(str(latent))
