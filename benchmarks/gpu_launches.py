@@ -45,6 +45,7 @@ def staging() -> Any:
         ahead = True
 
         def __init__(self) -> None:
+            super().__init__()
             self.threads = Threads()
 
         def upload_later(self, gather: Any, put: Any) -> Any:
