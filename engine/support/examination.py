@@ -56,7 +56,10 @@ def examine_config(values: Mapping[str, Any]) -> Support:
     kind = str(values.get("model_type"))
     if kind not in CONFIG_MAPPING:
         return Support("refused", f"transformers {transformers.__version__} has no model {kind}")
-    config = CONFIG_MAPPING[kind].from_dict(dict(values))
+    try:
+        config = CONFIG_MAPPING[kind].from_dict(dict(values))
+    except Exception as error:  # of a file that anybody may have written
+        return Support("unknown", f"transformers reads no config of {kind} in it: {told(error)}")
     auto = auto_class(config)
     if auto is None:
         return Support("refused", f"{kind} is no model that generates text")

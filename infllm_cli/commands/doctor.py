@@ -137,11 +137,14 @@ def _examined(choice: opt.EngineChoice, out: Output) -> str:
     quiet_libraries(out)
     import torch
 
-    from infllm.engine.support import examine_config  # slow to import
+    from infllm.engine.support import NotServed, examine_config  # slow to import
 
     torch.set_num_threads(1)  # of a tiny model a second thread only waits
-    support = examine_config(values)
     kind = values.get("model_type")
+    try:
+        support = examine_config(values)
+    except NotServed as error:
+        raise UnsupportedModel(f"{path} ({kind}) is not served: {error}") from None
     if support.outcome == "refused":
         raise UnsupportedModel(f"{path} ({kind}) is not served: {support.reason}")
     if support.outcome == "unknown":

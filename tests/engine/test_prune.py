@@ -43,8 +43,10 @@ def logits(model: Any) -> Tensor:
 
 
 def reload(folder: Path) -> Any:
-    """As the engine loads a model of a folder."""
-    return loading._from_pretrained(str(folder), None, dtype=torch.float32).eval()
+    """As the engine loads a model of a folder, attending as `build` has it."""
+    model = loading._from_pretrained(str(folder), None, dtype=torch.float32).eval()
+    model.set_attn_implementation("eager")
+    return model
 
 
 def shrink(model: PreTrainedModel, ratio: float = 0.5, layers: Any = None, **more: Any) -> Any:

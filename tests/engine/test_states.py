@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaging.version import Version
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
@@ -66,6 +68,8 @@ def assert_same_states(a: Session, b: Session) -> None:
 
 
 def test_logits_are_the_models_own_while_everything_fits(hybrid: Hybrid) -> None:
+    if hybrid.kind == "zamba2" and Version(transformers.__version__) < Version("5.24"):
+        pytest.skip("older releases of transformers compute zamba2 otherwise when it is cut")
     session = hybrid.engine.session(overrides={"n_local": 64})
     rows = [
         session.score(TEXT[:20]),

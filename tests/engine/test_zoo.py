@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from packaging.version import Version
 from safetensors.torch import save_file
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.utils import is_timm_available
@@ -16,7 +17,7 @@ import infllm.presets
 from infllm.engine.attachment import load_parts
 from infllm.engine.config import ModelConfig
 from infllm.engine.errors import UnsupportedModel
-from infllm.engine.support import build, examine_config, tiny_config
+from infllm.engine.support import NotServed, build, examine_config, tiny_config
 from tests.engine.zoo import DOC, OTHERS, SETTINGS, TYPES, WORDS, listed, row, support_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers about its own models
@@ -36,11 +37,16 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_a_type_is_served_as_stock_or_refused_with_a_reason(kind: str) -> None:
-    support = support_of(kind)  # raises where one is attached and gives other logits
-    assert support.outcome == "served" or support.reason
-    known = listed().get(kind)
     told = re.search(r"of causal\nlanguage model in transformers (\S+),", DOC.read_text("utf-8"))
     assert told is not None
+    try:
+        support = support_of(kind)
+    except NotServed as error:  # one was attached and gives other logits
+        if Version(transformers.__version__) < Version(told[1]):
+            pytest.skip(f"in transformers {transformers.__version__}: {error}")
+        raise
+    assert support.outcome == "served" or support.reason
+    known = listed().get(kind)
     if told[1] == transformers.__version__ and not HERE.search(support.reason):
         assert row(kind, support) == known, "write the page anew: python -m tests.engine.zoo"
 

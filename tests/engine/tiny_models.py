@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers
+from packaging.version import Version
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 SMALL = {
@@ -63,6 +65,8 @@ SERVED: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 4, "head_dim": 8,
     },
 }  # fmt: skip
+if Version(transformers.__version__) < Version("5.24"):
+    del SERVED["gptj"]  # in older releases its attention cannot be put in another's hands
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "bloom": ({"n_head": 4, "n_layer": 2}, "ALiBi"),
