@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from infllm.engine.attachment.layer import Call, Layer, Rotary, Softmax, UnitUse
     from infllm.engine.attachment.layer_ranges import LayerRanges
     from infllm.engine.attachment.loading import auto_class, load_parts, text_config
+    from infllm.engine.attachment.one_pass import OnePass
     from infllm.engine.attachment.packed_weights import (
         best_form,
         dense_rows,
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from infllm.engine.attachment.states import States
 
 __all__ = [
-    "Attachment", "Call", "Layer", "LayerRanges", "Memory", "Rotary", "SessionCache", "Softmax",
-    "States", "UnitUse", "auto_class", "best_form", "compare", "dense_rows", "expanded",
+    "Attachment", "Call", "Layer", "LayerRanges", "Memory", "OnePass", "Rotary", "SessionCache",
+    "Softmax", "States", "UnitUse", "auto_class", "best_form", "compare", "dense_rows", "expanded",
     "expected_logits", "home", "is_spread", "load_parts", "pack_steps", "refuse_by_config",
     "refuse_config", "refuse_packed", "rounds_rows", "split_of", "text_config", "weights_of",
 ]  # fmt: skip
@@ -40,6 +41,7 @@ __getattr__ = lazily(
         "layer": ("Call", "Layer", "Rotary", "Softmax", "UnitUse"),
         "layer_ranges": ("LayerRanges",),
         "loading": ("auto_class", "load_parts", "text_config"),
+        "one_pass": ("OnePass",),
         "packed_weights": ("best_form", "dense_rows", "pack_steps", "refuse_packed", "rounds_rows"),
         "refusals": ("refuse_by_config", "refuse_config"),
         "selfcheck": ("compare", "expected_logits"),

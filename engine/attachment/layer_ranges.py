@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from infllm.engine.attachment.attachment import Attachment
 from infllm.engine.attachment.cache import Memory
 from infllm.engine.attachment.layer import Call
+from infllm.engine.attachment.one_pass import OnePass
 from infllm.engine.attachment.replacing import replaced
 from infllm.engine.errors import EngineError, UnsupportedModel
 
@@ -143,25 +144,8 @@ def _given(module: nn.Module, hidden: Tensor) -> Iterator[None]:
         hook.remove()
 
 
-class _Trial:
-    """A pass, a `Memory`, in which every token attends itself alone."""
-
-    length = 0
-    under_way = False
-
-    def __init__(self, attachment: Attachment) -> None:
-        self.n_layers = len(attachment.layers)
-        self.states = attachment.fresh_states()
-        self.logits = torch.empty(0)
-
-    def begin_pass(self, batch: int, tokens: int) -> Call:
-        self.under_way = True
-        return Call(0, 0)
-
-    def end_pass(self, logits: Tensor | None) -> None:
-        self.under_way = False
-        if logits is not None:
-            self.logits = logits[0, -1].float()
+class _Trial(OnePass):
+    """A pass in which every token attends itself alone."""
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, call: Call, scale: float,

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from infllm.engine.attachment import Attachment, Call
+from infllm.engine.attachment import Attachment, Call, OnePass
 from infllm.engine.errors import ConfigError
 from infllm.engine.policies import make_policy, run_policy
 from infllm.engine.prune import BUILTIN_TEXT
@@ -45,29 +45,18 @@ def sample_text(words: int, seed: int) -> str:
     return " ".join(told)
 
 
-class _Weighing:
-    """A pass of the plain model, a `Memory`, that looks at products of its last tokens."""
-
-    length = 0
-    under_way = False
+class _Weighing(OnePass):
+    """A pass of the plain model that looks at products of its last tokens."""
 
     def __init__(self, attachment: Attachment, config: ModelConfig, tokens: int) -> None:
+        super().__init__(attachment)
         layers = attachment.layers
         self._layers = {layer.index: layer for layer in layers}
         self._policies = {layer.index: make_policy(config, layer) for layer in layers}
-        self.n_layers = len(layers)
-        self.states = attachment.fresh_states()
         rows = torch.arange(max(0, tokens - ROWS), tokens)  # [R]
         self._keys = rows[:, None] - torch.arange(tokens)  # [R, N]: key of a row and distance
         self.counts = (self._keys >= 0).sum(0)  # [N]
         self.sums: dict[int, Tensor] = {}  # by layer: float64 [N], over rows, of each distance
-
-    def begin_pass(self, batch: int, tokens: int) -> Call:
-        self.under_way = True
-        return Call(0, 0)
-
-    def end_pass(self, logits: Tensor | None) -> None:
-        self.under_way = False
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, call: Call, scale: float,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from infllm.engine.attachment import Attachment, Call
+from infllm.engine.attachment import Attachment, Call, OnePass
 from infllm.kernels.attend import attend
 from infllm.kernels.partial_attention import Band, Part
 from infllm.kernels.rotate import rotate
@@ -13,36 +13,22 @@ from infllm.kernels.rotate import rotate
 BLOCK = 512  # queries that are attended together
 
 
-class MergedPass:
-    """A pass, a `Memory`: each token attends those before it in the list, wherever they stand.
+class MergedPass(OnePass):
+    """A pass in which each token attends those before it in the list, wherever they stand.
 
     `kv`: what the layers that ran made, by layer: k and v [Hkv, N, D], not rotated. `products`, of
-    the layer `watched`: float32 [N], see `largest_products`, of the last token. `logits` float32
-    [vocab] behind it, good where the last layer ran.
+    the layer `watched`: float32 [N], see `largest_products`, of the last token. `logits` are good
+    where the last layer ran.
     """
-
-    length = 0
-    under_way = False
 
     def __init__(self, attachment: Attachment, positions: Tensor, watched: int) -> None:
         """`positions`: int64 [N]."""
-        self.n_layers = len(attachment.layers)
-        self.states = attachment.fresh_states()
+        super().__init__(attachment)
         self.kv: dict[int, tuple[Tensor, Tensor]] = {}
         self.products = torch.empty(0)
-        self.logits = torch.empty(0)
         self._layers = {layer.index: layer for layer in attachment.layers}
         self._positions = positions
         self._watched = watched
-
-    def begin_pass(self, batch: int, tokens: int) -> Call:
-        self.under_way = True
-        return Call(0, 0)
-
-    def end_pass(self, logits: Tensor | None) -> None:
-        self.under_way = False
-        if logits is not None:
-            self.logits = logits[0, -1].detach().float()
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, call: Call, scale: float,

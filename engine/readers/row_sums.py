@@ -8,36 +8,26 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from infllm.engine.attachment import Attachment, Call, Layer
+from infllm.engine.attachment import Attachment, Call, Layer, OnePass
 from infllm.engine.policies import make_policy, run_policy
 
 if TYPE_CHECKING:
     from infllm.engine.config import ModelConfig
 
 
-class RowSums:
-    """A pass under full attention, a `Memory`, that keeps the rows of one layer.
+class RowSums(OnePass):
+    """A pass under full attention that keeps the rows of one layer.
 
     That layer gives nothing on: what comes after it is not wanted.
     """
 
     def __init__(self, config: ModelConfig, attachment: Attachment, watched: Layer, first: int):
+        super().__init__(attachment)
         layers = attachment.layers
         self._policies = {layer.index: make_policy(config, layer) for layer in layers}
-        self.states = attachment.fresh_states()
         self._watched = watched
         self._first = first
-        self.length = 0
-        self.n_layers = len(layers)
-        self.under_way = False
         self.sums = torch.empty(0)
-
-    def begin_pass(self, batch: int, tokens: int) -> Call:
-        self.under_way = True
-        return Call(0, 0)
-
-    def end_pass(self, logits: Tensor | None) -> None:
-        self.under_way = False
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, call: Call, scale: float,
