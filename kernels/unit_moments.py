@@ -104,10 +104,16 @@ def _logits(rows: Tensor, moments: Sequence[tuple[Tensor, Tensor]], n: int, size
     for means, variances in moments:
         x, squares = rows.to(means.dtype), (rows * rows).to(means.dtype)
         for mean, spread in zip(means.split(step, 1), variances.split(step, 1), strict=True):
-            variance = torch.bmm(squares, spread.transpose(1, 2)).float()
+            variance = _products(squares, spread).float()
             beyond = variance.sqrt().sub_(edge).clamp_min_(0)
             variance.addcmul_(beyond, beyond, value=-1)
             place = out[:, :, start : start + mean.shape[1]]
-            torch.add(torch.bmm(x, mean.transpose(1, 2)), variance, alpha=0.5, out=place)
+            torch.add(_products(x, mean), variance, alpha=0.5, out=place)
             start += mean.shape[1]
     return out
+
+
+def _products(rows: Tensor, k: Tensor) -> Tensor:
+    """[Hkv, rows, n] of rows [Hkv, rows, D] and k [Hkv, n, D], head by head: each head's vectors
+    are in one piece, and one product of all heads would copy them."""
+    return torch.stack([mine @ one.T for mine, one in zip(rows, k, strict=True)])
