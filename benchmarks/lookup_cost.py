@@ -22,7 +22,7 @@ from infllm.cli.tasks.lengths import parse_length
 from infllm.engine.attachment import Layer, Rotary, Softmax
 from infllm.engine.config import ModelConfig
 from infllm.engine.units import UnitStore, key_masses, moment_masses
-from infllm.engine.units.lookup_by_keys import n_candidates
+from infllm.engine.units.lookup_by_keys import n_candidates, reads_all
 from infllm.kernels.quantize import storage_dtype
 from infllm.kernels.rotate import Rope
 from infllm.kernels.unit_topk import top_units
@@ -57,7 +57,7 @@ def bytes_of(config: ModelConfig, layer: Layer, store: UnitStore, rule: str) -> 
     if rule == "representatives":
         return n * layer.n_heads * vector
     m = n_candidates(store)
-    if rule == "keys" or n <= m:
+    if rule == "keys" or reads_all(store, n):
         return n * unit
     moments = 2 * store.parts * layer.n_kv_heads * d * store.moment_dtype.itemsize
     return n * moments + m * unit

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LSE_VALUES = 2**24  # float32, of all units for some queries, held at once by a lookup by keys
 CANDIDATES = 2**13  # tokens of the units whose keys are read: all of a shorter text
 OF_TOPK = 8  # and of so many times the units that are chosen at least
+AS_QUICK = 2  # times as many units have all their keys read as soon as they are ranked
 
 
 def key_masses(
@@ -87,17 +88,22 @@ def n_candidates(store: UnitStore) -> int:
     return max(CANDIDATES // store.block_size, OF_TOPK * store.most)
 
 
+def reads_all(store: UnitStore, n: int) -> bool:
+    """Whether a lookup by moments reads the keys of all n units: no slower than ranking them."""
+    return n <= AS_QUICK * n_candidates(store)
+
+
 def moment_masses(
     store: UnitStore, q: Tensor, beside: Tensor, n: int, softmax: Softmax, groups: int
 ) -> Tensor:
     """As `key_masses`, where no other units were than the candidates among the first n;
     the others score minus infinity.
 
-    Candidates are the units that would receive most by `moment_mass`, of all heads. Where all are
-    candidates this is `key_masses`.
+    Candidates are the units that would receive most by `moment_mass`, of all heads. Of few units
+    (`reads_all`) this is `key_masses`.
     """
     m = n_candidates(store)
-    if n <= m:
+    if reads_all(store, n):
         return key_masses(store, q, beside, n, softmax, groups)
     runs = [
         (view.slab.index, min(view.count, n - view.first) * store.parts)

@@ -308,6 +308,7 @@ def few_candidates(n: int = 9) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lookup_by_keys, "CANDIDATES", n * SIZE)
         patch.setattr(lookup_by_keys, "OF_TOPK", 1)
+        patch.setattr(lookup_by_keys, "AS_QUICK", 1)
         yield
 
 
