@@ -63,6 +63,14 @@ Ways = Annotated[
         help="Policies, inf-llm+read-back, and readers; with settings: inf-llm:topk=8.",
     ),
 ]
+OneModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        show_default=False,
+        help="Preset, folder, hub id, GGUF file, ollama:NAME, lmstudio:NAME or hf:...",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

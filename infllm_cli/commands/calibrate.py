@@ -17,14 +17,7 @@ from infllm.cli.text import count, plural, seconds
 @opt.spread
 def calibrate(
     *,
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            show_default=False,
-            help="Preset, folder, hub id, GGUF file, ollama:NAME, lmstudio:NAME or hf:...",
-        ),
-    ],
+    model: opt.OneModel,
     output: Annotated[
         Path | None,
         typer.Option(

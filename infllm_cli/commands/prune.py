@@ -62,14 +62,7 @@ def parse_criterion(text: str) -> str:
 @opt.spread
 def prune(
     *,
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            show_default=False,
-            help="Preset, folder, hub id, GGUF file, ollama:NAME, lmstudio:NAME or hf:...",
-        ),
-    ],
+    model: opt.OneModel,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", metavar="FOLDER", help="New folder of the smaller model."),
