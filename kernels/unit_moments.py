@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import huber_loss
 
 from infllm.kernels.unit_parts import parts_of
 
@@ -94,26 +95,26 @@ def _logits(rows: Tensor, moments: Sequence[tuple[Tensor, Tensor]], n: int, size
     """float32 [Hkv, rows, n]: logsumexp, less log size, of `size` products that are normal, of
     rows [Hkv, rows, D] with moments [Hkv, n of run, D].
 
-    A few parts at once: they stay in a CPU's caches between the passes over them.
+    Half the variance as far as the largest product reaches, and less beyond, is Huber's function
+    of the standard deviation. Head by head, whose vectors lie in one piece, and a few parts at
+    once: they stay in a CPU's caches between the passes over them.
     """
-    edge = math.sqrt(2 * math.log(size))  # standard deviations to the largest of them
+    # Standard deviations to the largest of them; a single one has none, but 0 is refused.
+    edge = math.sqrt(2 * math.log(size)) or 1.0
     heads, n_rows, _ = rows.shape
-    out = torch.empty(heads, n_rows, n, device=rows.device)
-    step = max(1, STEP // (heads * n_rows))
+    out = rows.new_empty(heads, n_rows, n)
+    zero, step = rows.new_zeros(()), max(1, STEP // n_rows)
     start = 0
     for means, variances in moments:
         x, squares = rows.to(means.dtype), (rows * rows).to(means.dtype)
-        for mean, spread in zip(means.split(step, 1), variances.split(step, 1), strict=True):
-            variance = _products(squares, spread).float()
-            beyond = variance.sqrt().sub_(edge).clamp_min_(0)
-            variance.addcmul_(beyond, beyond, value=-1)
-            place = out[:, :, start : start + mean.shape[1]]
-            torch.add(_products(x, mean), variance, alpha=0.5, out=place)
-            start += mean.shape[1]
+        for i in range(heads):
+            place = out[i, :, start : start + means.shape[1]].split(step, 1)
+            parts = zip(place, means[i].split(step), variances[i].split(step), strict=True)
+            for some, mean, variance in parts:
+                deviation = (squares[i] @ variance.T).float().sqrt_()
+                more = huber_loss(
+                    deviation, zero.expand_as(deviation), reduction="none", delta=edge
+                )
+                torch.add(x[i] @ mean.T, more, out=some)
+        start += means.shape[1]
     return out
-
-
-def _products(rows: Tensor, k: Tensor) -> Tensor:
-    """[Hkv, rows, n] of rows [Hkv, rows, D] and k [Hkv, n, D], head by head: each head's vectors
-    are in one piece, and one product of all heads would copy them."""
-    return torch.stack([mine @ one.T for mine, one in zip(rows, k, strict=True)])

@@ -120,18 +120,18 @@ def moment_masses(
     chosen = top_units(rough, m)  # int64 [B, m]
     lse, q = beside.new_empty(*q.shape[:3], m), store.key_query(q)
     for b, units in enumerate(chosen.tolist()):
-        codes, scale = _gather_keys(store, units, b)
-        mine = q[b : b + 1].to(codes.device)  # on a GPU the queries come to the host
-        scales = None if scale is None else [scale]
-        lse[b : b + 1] = unit_lse(mine, [codes], scales, softmax.scale, softmax.softcap)
+        codes, scales = _gather_keys(store, units, b)
+        mine = q[b : b + 1].to(codes[0].device)  # on a GPU the queries come to the host
+        lse[b : b + 1] = unit_lse(mine, codes, scales or None, softmax.scale, softmax.softcap)
     mass = _of_all_heads(store, log_mass(lse, beside, groups), groups)
     out = mass.new_full((*mass.shape[:2], n), float("-inf"))
     return out.scatter_(-1, chosen[:, None].expand_as(mass), mass)
 
 
-def _gather_keys(store: UnitStore, units: list[int], b: int) -> tuple[Tensor, Tensor | None]:
-    """Host copies of the keys of `units` (ascending) of sequence b, as `UnitStore.key_codes`:
-    codes [n, 1, Hkv, block_size, D] and, for int8 and fp8, scales [n, 1, Hkv, block_size, 1]."""
+def _gather_keys(store: UnitStore, units: list[int], b: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Host copies of the keys of `units` (ascending) of sequence b, by the runs that they lie in,
+    as `UnitStore.key_codes`: codes [n of run, 1, Hkv, block_size, D] and, of int8 and fp8, scales
+    [n of run, 1, Hkv, block_size, 1]."""
     codes, scales = [], []
     for slab, run, rows in store.places(units):
         store.staging.settle(slab)
@@ -139,8 +139,8 @@ def _gather_keys(store: UnitStore, units: list[int], b: int) -> tuple[Tensor, Te
             for row in rows:
                 run.seal.check(row)
         picked = torch.tensor(rows)
-        codes.append(raw(store.key_codes(run.kv[:, b : b + 1])).index_select(0, picked))
+        stored = raw(store.key_codes(run.kv[:, b : b + 1])).index_select(0, picked)
+        codes.append(stored.view(storage_dtype(store.kv_dtype)))
         if run.scale is not None:
             scales.append(store.key_codes(run.scale[:, b : b + 1]).index_select(0, picked))
-    joined = torch.cat(codes).view(storage_dtype(store.kv_dtype))
-    return joined, torch.cat(scales) if scales else None
+    return codes, scales
