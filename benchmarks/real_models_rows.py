@@ -247,7 +247,8 @@ def perplexity(asked: Row) -> Iterator[Row]:
     text = Path(asked["text"]).read_text(encoding="utf-8")
     tokenizer = engine.tokenizer
     ids = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    ids = (ids + tokenizer.encode(text))[: asked["tokens"] + 1]
+    first = asked["first"]
+    ids += tokenizer.encode(text)[first : first + asked["tokens"] + 1 - len(ids)]
     clock = Clock()
     losses: list[float] = []
     for block in engine.session().nll(ids):
@@ -256,6 +257,7 @@ def perplexity(asked: Row) -> Iterator[Row]:
             break
     bins = [losses[i : i + BIN] for i in range(0, len(losses), BIN)]
     yield {
+        "first": first,
         "tokens": len(losses),
         "asked_tokens": asked["tokens"],
         "text": Path(asked["text"]).name,
