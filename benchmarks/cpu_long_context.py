@@ -51,9 +51,10 @@ def measure(method: str, length: int, preset: str) -> dict[str, Any]:
         with torch.no_grad():
             model(ids[:, :1024], logits_to_keep=1)  # warm-up
             base = _resident()
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             model(ids, logits_to_keep=1)
             row["seconds"] = time.perf_counter() - began
+            row["cpu_seconds"] = round(time.process_time() - used, 3)
     else:
         engine = load(preset)
         ids = torch.randint(3, engine.vocab_size, (length,)).tolist()
@@ -62,12 +63,13 @@ def measure(method: str, length: int, preset: str) -> dict[str, Any]:
         warm.end()
         base = _resident()
         session = engine.session(overrides=METHODS[method])
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         session.read(ids[: length // 2])
         half = time.perf_counter()
         session.read(ids[length // 2 :])
         session.end()
         row["seconds"] = time.perf_counter() - began
+        row["cpu_seconds"] = round(time.process_time() - used, 3)
         row["tokens_per_second_second_half"] = round(
             (length - length // 2) / (time.perf_counter() - half), 1
         )
@@ -154,10 +156,12 @@ def main() -> None:
     if args.row:
         print(json.dumps(measure(args.row[0], int(args.row[1]), args.preset)))
         return
-    lengths = [parse_length(x) for x in args.lengths.split(",")]
+    methods, lengths = args.methods.split(","), [*map(parse_length, args.lengths.split(","))]
+    if unknown := [one for one in methods if one not in METHODS]:
+        parser.error(f"--methods: no {unknown[0]!r}; there are {', '.join(METHODS)}")
     rows: list[dict[str, Any]] = []
     for length in lengths:
-        for method in args.methods.split(","):
+        for method in methods:
             if method == "sdpa" and length > parse_length(args.sdpa_to):
                 row = extrapolated(rows, length)
             else:
