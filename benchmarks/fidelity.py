@@ -4,7 +4,7 @@ One document at a time: read once for each way of reading, asked on forks in eac
 Each result is a JSON line on the disk before the next; the same command goes on where it stopped.
 
     python benchmarks/fidelity.py --model PATH --corpus DIR --output fidelity.jsonl \\
-        --tasks facts,ruler,local --len 2K,6K \\
+        --tasks facts,texts,ruler,local --len 2K,6K \\
         --methods "origin published default default+read-back"
 
 A method is a name below, or NAME:KEY=VALUE,... on top of what fits the model and of `--base`.
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from common import environment
 from fidelity_facts import plant
+from fidelity_texts import TextsError, cut, read_stretches
 
 from infllm.cli.bench.examine import sample_memory
 from infllm.cli.bench.metrics import score
@@ -67,6 +68,7 @@ SUITES = {
 }
 BOOKS = "emma,walden-and-on-the-duty-of-civil-disobedience,lord-jim,the-moonstone"
 ANSWER_TOKENS = 24
+TEXTS_ANSWER_TOKENS = 32  # a longer question is repeated in a longer answer
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,8 @@ def settings_of(text: str) -> dict[str, Any]:
 def papers(engine: Engine, args: argparse.Namespace, task: str, length: int) -> Iterator[Paper]:
     if task == "facts":
         yield from _with_facts(engine, args, length)
+    elif task == "texts":
+        yield from _of_texts(engine, args, length)
     else:
         yield from _of_suites(engine, args, SUITES[task], length)
 
@@ -147,6 +151,24 @@ def _with_facts(engine: Engine, args: argparse.Namespace, length: int) -> Iterat
         ]
         encoded = _asked_as_ask(engine, sample, planted.ids)
         yield Paper("facts", length, number, sample, encoded, questions)
+
+
+def _of_texts(engine: Engine, args: argparse.Namespace, length: int) -> Iterator[Paper]:
+    for number, stretch in enumerate(read_stretches(args.corpus)[: args.documents]):
+        document = cut(stretch, engine.tokenizer, length)
+        if not document.questions:
+            continue
+        turns = tuple(Turn(q.asks, q.accepts) for q in document.questions)
+        sample = Sample(stretch.book, "", document.text, turns)
+        questions = [
+            Asked(
+                f"{stretch.book} {i}", lambda answer, q=q: float(q.is_right(answer)),
+                TEXTS_ANSWER_TOKENS,
+            )
+            for i, q in enumerate(document.questions)
+        ]  # fmt: skip
+        encoded = _asked_as_ask(engine, sample, engine.tokenizer.encode(document.text))
+        yield Paper("texts", length, number, sample, encoded, questions)
 
 
 def _asked_as_ask(engine: Engine, sample: Sample, ids: list[int]) -> EncodedSample:
@@ -297,21 +319,28 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a preset, a folder or a GGUF file")
     parser.add_argument("--corpus", type=Path, required=True, help="folder of books as text")
     parser.add_argument("--output", type=Path, required=True, help="JSON lines; goes on if there")
-    parser.add_argument("--tasks", default="facts", help="of facts, ruler and local")
+    parser.add_argument("--tasks", default="facts", help="of facts, texts, ruler, local")
     parser.add_argument("--len", default="2K,6K", dest="lengths")
     parser.add_argument("--methods", default="origin published default", help="by blanks")
     parser.add_argument("--base", default=BASE, help="settings of all methods")
-    parser.add_argument("--documents", type=int, default=8, help="with facts, at each length")
+    parser.add_argument(
+        "--documents", type=int, default=8, help="with facts, at each length; of texts, at most 5"
+    )
     parser.add_argument("--facts", type=int, default=5, help="a document, at most 8")
     parser.add_argument("--samples", type=int, default=2, help="of each task of a suite")
     parser.add_argument("--books", default=BOOKS)
     args = parser.parse_args()
-    unknown = set(args.tasks.split(",")) - {"facts", *SUITES}
+    unknown = set(args.tasks.split(",")) - {"facts", "texts", *SUITES}
     if unknown:
         parser.error(f"--tasks: no {', '.join(sorted(unknown))}")
     if not 1 <= args.facts <= 8:
         parser.error("--facts: 1 to 8")
     methods = [method(spec) for spec in args.methods.split()]
+    if "texts" in args.tasks.split(","):
+        try:
+            read_stretches(args.corpus)
+        except TextsError as error:
+            parser.error(f"--corpus: {error}")
     rows = []
     if args.output.exists():
         rows = [json.loads(line) for line in args.output.read_text().splitlines()]
