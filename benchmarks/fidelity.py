@@ -4,11 +4,13 @@ One document at a time: read once for each way of reading, asked on forks in eac
 Each result is a JSON line on the disk before the next; the same command goes on where it stopped.
 
     python benchmarks/fidelity.py --model PATH --corpus DIR --output fidelity.jsonl \\
-        --tasks facts,ruler,local --len 2K,6K --methods "origin published default"
+        --tasks facts,texts,ruler,local --len 2K,6K \\
+        --methods "origin published default default+read-back"
 
 A method is a name below, or NAME:KEY=VALUE,... on top of what fits the model and of `--base`.
 Behind a slash stand settings that only the questions have (`more:/topk=16,far_position=capped`), so
-that the document is read once for all that read alike.
+that the document is read once for all that read alike. With `+read-back` at its end it answers as
+`infllm ask --read-back` does: from passages that the question found, read again next to it.
 """
 
 from __future__ import annotations
@@ -19,25 +21,29 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from common import environment
 from fidelity_facts import plant
+from fidelity_texts import TextsError, cut, read_stretches
 
+from infllm.cli.bench.examine import sample_memory
 from infllm.cli.bench.metrics import score
-from infllm.cli.bench.prompts import encode_sample, fitted_sources
-from infllm.cli.bench.sample import BadSample
+from infllm.cli.bench.prompts import EncodedSample, encode_sample, fitted_sources
+from infllm.cli.bench.sample import BadSample, Sample, Turn
 from infllm.cli.bench.source import Source
 from infllm.cli.bench.statistics import mean_score
 from infllm.cli.bench.suites import find_tasks
 from infllm.cli.options import Sampling
 from infllm.cli.tasks.answer import generate_answer
 from infllm.cli.tasks.lengths import parse_length
+from infllm.cli.tasks.policies import BACK, CITING, reads_back
+from infllm.cli.tasks.questions import answer_prompt
 from infllm.engine import load
-from infllm.engine.text import build_prompt
+from infllm.engine.text import Prompt, build_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +68,7 @@ SUITES = {
 }
 BOOKS = "emma,walden-and-on-the-duty-of-civil-disobedience,lord-jim,the-moonstone"
 ANSWER_TOKENS = 24
+TEXTS_ANSWER_TOKENS = 32  # a longer question is repeated in a longer answer
 
 
 @dataclass(frozen=True)
@@ -71,37 +78,48 @@ class Method:
     name: str
     reading: dict[str, Any]
     asking: dict[str, Any]
+    reads_back: bool = False
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One question: its ids behind the document's, and whether an answer is right, 0 to 1."""
+    """One question: its name in rows, and whether an answer is right, 0 to 1."""
 
     name: str
-    tail: list[int]
     score: Callable[[str], float]
     answer_tokens: int = ANSWER_TOKENS
 
 
 @dataclass(frozen=True)
 class Paper:
-    """One document with its questions, as ids."""
+    """One document with its questions, as text and as ids: a turn and a tail for each question."""
 
     task: str
     length: int
     number: int
-    ids: list[int]  # with the prompt's head
+    sample: Sample
+    encoded: EncodedSample
     questions: list[Asked]
+
+    @property
+    def ids(self) -> list[int]:
+        """Of the document, with the prompt's head."""
+        return [*self.encoded.head, *self.encoded.context]
 
 
 def method(spec: str) -> Method:
-    """Raises SystemExit for a name that stands for nothing."""
-    name, colon, given = spec.partition(":")
+    """Raises SystemExit for a name that stands for nothing, or cannot read back."""
+    name, colon, given = spec.removesuffix(BACK).partition(":")
     if not colon and name not in METHODS:
         raise SystemExit(f"no method {name!r}; there are {', '.join(METHODS)}, and NAME:KEY=VALUE")
     settings = given if colon else METHODS[name]
     reading, _, asking = settings.partition("/")
-    return Method(name, settings_of(reading), settings_of(asking))
+    found = Method(name, settings_of(reading), settings_of(asking))
+    if not reads_back(spec):
+        return found
+    if found.reading.get("type", CITING) != CITING:
+        raise SystemExit(f"{spec}: only {CITING} tells which passages to read back; omit {BACK}")
+    return replace(found, name=name + BACK, reads_back=True)
 
 
 def settings_of(text: str) -> dict[str, Any]:
@@ -115,23 +133,50 @@ def settings_of(text: str) -> dict[str, Any]:
 def papers(engine: Engine, args: argparse.Namespace, task: str, length: int) -> Iterator[Paper]:
     if task == "facts":
         yield from _with_facts(engine, args, length)
+    elif task == "texts":
+        yield from _of_texts(engine, args, length)
     else:
         yield from _of_suites(engine, args, SUITES[task], length)
 
 
 def _with_facts(engine: Engine, args: argparse.Namespace, length: int) -> Iterator[Paper]:
     books = [args.corpus / f"{name}.txt" for name in args.books.split(",")]
-    tokenizer, config = engine.tokenizer, engine.config
     for number in range(args.documents):
         book = books[number % len(books)]
-        planted = plant(tokenizer, book, length, number, args.facts)
-        prompts = [build_prompt(tokenizer, config, "ask", question=f.question)
-                   for f in planted.facts]  # fmt: skip
+        planted = plant(engine.tokenizer, book, length, number, args.facts)
+        turns = tuple(Turn(f.question, f.answer) for f in planted.facts)
+        sample = Sample(book.stem, "", planted.text, turns)
         questions = [
-            Asked(f.kind, prompt.tail_ids, lambda answer, f=f: float(f.is_right(answer)))
-            for f, prompt in zip(planted.facts, prompts, strict=True)
+            Asked(f.kind, lambda answer, f=f: float(f.is_right(answer))) for f in planted.facts
         ]
-        yield Paper("facts", length, number, [*prompts[0].head_ids, *planted.ids], questions)
+        encoded = _asked_as_ask(engine, sample, planted.ids)
+        yield Paper("facts", length, number, sample, encoded, questions)
+
+
+def _of_texts(engine: Engine, args: argparse.Namespace, length: int) -> Iterator[Paper]:
+    for number, stretch in enumerate(read_stretches(args.corpus)[: args.documents]):
+        document = cut(stretch, engine.tokenizer, length)
+        if not document.questions:
+            continue
+        turns = tuple(Turn(q.asks, q.accepts) for q in document.questions)
+        sample = Sample(stretch.book, "", document.text, turns)
+        questions = [
+            Asked(
+                f"{stretch.book} {i}", lambda answer, q=q: float(q.is_right(answer)),
+                TEXTS_ANSWER_TOKENS,
+            )
+            for i, q in enumerate(document.questions)
+        ]  # fmt: skip
+        encoded = _asked_as_ask(engine, sample, engine.tokenizer.encode(document.text))
+        yield Paper("texts", length, number, sample, encoded, questions)
+
+
+def _asked_as_ask(engine: Engine, sample: Sample, ids: list[int]) -> EncodedSample:
+    """With the prompts of `infllm ask` around a document's ids, and around each question."""
+    tokenizer, config = engine.tokenizer, engine.config
+    prompts = [build_prompt(tokenizer, config, "ask", question=t.tail) for t in sample.turns]
+    tails = [prompt.tail_ids for prompt in prompts]
+    return EncodedSample(prompts[0].head_ids, ids, tails, [(0, len(ids))])
 
 
 def _of_suites(
@@ -147,12 +192,12 @@ def _of_suites(
             encoded = encode_sample(engine.tokenizer, engine.config, sample, task.chat)
             asked = [
                 Asked(
-                    task.name, tail, lambda answer, turn=turn, task=task: score(task, turn, answer),
+                    task.name, lambda answer, turn=turn, task=task: score(task, turn, answer),
                     task.answer_tokens,
                 )
-                for tail, turn in zip(encoded.tails, sample.turns, strict=True)
+                for turn in sample.turns
             ]  # fmt: skip
-            yield Paper(task.id, length, number, [*encoded.head, *encoded.context], asked)
+            yield Paper(task.id, length, number, sample, encoded, asked)
 
 
 # ---- one document, all methods --------------------------------------------------------------
@@ -180,23 +225,38 @@ def _read(engine: Engine, paper: Paper, settings: Mapping[str, Any]) -> tuple[Se
 
 
 def _ask(engine: Engine, session: Session, paper: Paper, how: Method) -> dict[str, Any]:
-    answers, scores, attended, tokens = [], [], 0, 0
+    answers, scores, read_back, attended, tokens = [], [], [], 0, 0
     began = time.process_time()
-    for question in paper.questions:
-        fork = asked_otherwise(session, how.asking)
-        fork.read(question.tail)
-        sampling = Sampling(max_new_tokens=question.answer_tokens)
-        answer = generate_answer(fork, engine.tokenizer, sampling)
+    document = asked_otherwise(session, how.asking)
+    passages = (
+        sample_memory(engine, document, paper.sample, paper.encoded) if how.reads_back else None
+    )
+    asked = zip(paper.questions, paper.sample.turns, paper.encoded.tails, strict=True)
+    for question, turn, tail in asked:
+        sampling = Sampling(max_new_tokens=question.answer_tokens, draft="off")
+        if passages is None:
+            fork = document.fork()
+            fork.read(tail)
+            answer = generate_answer(fork, engine.tokenizer, sampling)
+            attended = max(attended, attended_by_step(fork))
+        else:
+            alone = Prompt(paper.encoded.head, tail)
+            reply = answer_prompt(
+                engine, passages, turn.tail, tail, alone, sampling, read_back=True
+            )
+            answer = reply.answer
+            read_back.append(reply.read_back)
+            attended = max(attended, attended_by_step(document))
         answers.append(answer.text)
         scores.append(question.score(answer.text))
         tokens += answer.tokens
-        attended = max(attended, attended_by_step(fork))
-    return {
+    row = {
         "task": paper.task, "length": paper.length, "number": paper.number, "method": how.name,
         "tokens": len(paper.ids), "scores": scores, "answers": answers, "attended": attended,
         "kinds": [q.name for q in paper.questions],
         "seconds_answering": round(time.process_time() - began, 2), "answer_tokens": tokens,
     }  # fmt: skip
+    return {**row, "tokens_read_back": read_back} if how.reads_back else row
 
 
 def asked_otherwise(session: Session, asking: Mapping[str, Any]) -> Session:
@@ -228,21 +288,26 @@ def key_of(row: Mapping[str, Any]) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Scores by method, task and length, intervals by bootstrap over documents."""
+    """Scores by method, task and length, intervals by bootstrap over documents.
+
+    `back`: tokens of passages read back for a question, where the method does that.
+    """
     groups: dict[tuple[str, int, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[row["task"].partition(":")[0], row["length"], row["method"]].append(row)
     lines = [f"{'task':10} {'length':>7} {'method':20} {'right %':>7} {'95%':>13} {'asked':>5} "
-             f"{'attended':>8} {'read s':>7} {'ask s':>7}"]  # fmt: skip
+             f"{'attended':>8} {'read s':>7} {'ask s':>7} {'back':>5}"]  # fmt: skip
     for (task, length, name), some in sorted(groups.items(), key=lambda x: x[0][:2]):
         mean = mean_score([sum(r["scores"]) / len(r["scores"]) for r in some])
         asked = sum(len(r["scores"]) for r in some)
+        back = [tokens for r in some for tokens in r.get("tokens_read_back", ())]
         lines.append(
             f"{task:10} {length:7} {name:20} {100 * mean.mean:7.1f} "
             f"{100 * mean.low:5.1f} - {100 * mean.high:5.1f} {asked:5} "
             f"{max(r['attended'] for r in some):8} "
             f"{sum(r['seconds_reading'] for r in some) / len(some):7.1f} "
-            f"{sum(r['seconds_answering'] for r in some) / asked:7.2f}"
+            f"{sum(r['seconds_answering'] for r in some) / asked:7.2f} "
+            f"{f'{sum(back) / len(back):.0f}' if back else '':>5}"
         )
     return "\n".join(lines)
 
@@ -254,28 +319,35 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a preset, a folder or a GGUF file")
     parser.add_argument("--corpus", type=Path, required=True, help="folder of books as text")
     parser.add_argument("--output", type=Path, required=True, help="JSON lines; goes on if there")
-    parser.add_argument("--tasks", default="facts", help="of facts, ruler and local")
+    parser.add_argument("--tasks", default="facts", help="of facts, texts, ruler, local")
     parser.add_argument("--len", default="2K,6K", dest="lengths")
     parser.add_argument("--methods", default="origin published default", help="by blanks")
     parser.add_argument("--base", default=BASE, help="settings of all methods")
-    parser.add_argument("--documents", type=int, default=8, help="with facts, at each length")
+    parser.add_argument(
+        "--documents", type=int, default=8, help="with facts, at each length; of texts, at most 5"
+    )
     parser.add_argument("--facts", type=int, default=5, help="a document, at most 8")
     parser.add_argument("--samples", type=int, default=2, help="of each task of a suite")
     parser.add_argument("--books", default=BOOKS)
     args = parser.parse_args()
-    unknown = set(args.tasks.split(",")) - {"facts", *SUITES}
+    unknown = set(args.tasks.split(",")) - {"facts", "texts", *SUITES}
     if unknown:
         parser.error(f"--tasks: no {', '.join(sorted(unknown))}")
     if not 1 <= args.facts <= 8:
         parser.error("--facts: 1 to 8")
     methods = [method(spec) for spec in args.methods.split()]
+    if "texts" in args.tasks.split(","):
+        try:
+            read_stretches(args.corpus)
+        except TextsError as error:
+            parser.error(f"--corpus: {error}")
     rows = []
     if args.output.exists():
         rows = [json.loads(line) for line in args.output.read_text().splitlines()]
         rows = [row for row in rows if "method" in row]
     done = {key_of(row) for row in rows}
-    engine = load(args.model)
     base = settings_of(args.base)
+    engine = load(args.model, overrides=base)  # what is read back is read with the base, too
     with args.output.open("a") as out:
         if not rows:
             print(json.dumps({**environment(), "model": Path(args.model).name}), file=out)

@@ -33,6 +33,15 @@ CAUSES = (
 )  # fmt: skip
 
 
+def holds(answer: str, wanted: str) -> bool:
+    """Whether an answer has these words in a row, whatever the case and what stands between."""
+    said, sought = (
+        f" {' '.join(re.findall(r'[a-z0-9]+', text.lower().replace(',', '')))} "
+        for text in (answer, wanted)
+    )
+    return sought in said
+
+
 @dataclass(frozen=True)
 class Fact:
     """What a document states, what is asked, and what a right answer holds, and does not hold."""
@@ -45,9 +54,9 @@ class Fact:
 
     def is_right(self, answer: str) -> bool:
         """Whether an answer holds all that it should, in whole words, and nothing that is wrong."""
-        said = f" {' '.join(re.findall(r'[a-z0-9]+', answer.lower().replace(',', '')))} "
-        held = [f" {' '.join(re.findall(r'[a-z0-9]+', x.lower()))} " in said for x in self.answer]
-        return all(held) and not any(f" {x.lower()} " in said for x in self.wrong)
+        return all(holds(answer, x) for x in self.answer) and not any(
+            holds(answer, x) for x in self.wrong
+        )
 
 
 class Draw:
@@ -146,10 +155,11 @@ KINDS = (_number, _name, _place, _cause, _colour, _listed, _negation, _change)
 
 @dataclass(frozen=True)
 class Planted:
-    """A document's ids, its facts, and where the last statement of each lies: token ranges."""
+    """A document, its facts, and where the last statement of each lies: token ranges."""
 
     book: str
-    ids: list[int]
+    text: str
+    ids: list[int]  # they spell the text, piece by piece
     facts: list[Fact]
     places: list[tuple[int, int]]
 
@@ -176,27 +186,33 @@ def plant(
     for _, n in pieces:
         used.append(used[-1] + n)
     at = 0
+    text = ""
     ids: list[int] = []
     places = [(0, 0)] * n_facts
     run: list[str] = []
 
+    def put(piece: str) -> None:
+        nonlocal text
+        ids.extend(tokenizer.encode(piece, inner=bool(ids)))
+        text += piece
+
     def flush() -> None:
         nonlocal run
         if run:
-            ids.extend(tokenizer.encode((" " if ids else "") + " ".join(run), inner=bool(ids)))
+            put((" " if ids else "") + " ".join(run))
         run = []
 
-    for share, i, text in hidden:
+    for share, i, statement in hidden:
         while at < len(pieces) and used[at] < share * used[-1]:
             run.append(pieces[at][0])
             at += 1
         flush()
         start = len(ids)
-        ids.extend(tokenizer.encode(f" {text}", inner=True))
+        put(f" {statement}")
         places[i] = (start, len(ids))
-    run.extend(text for text, _ in pieces[at:])
+    run.extend(sentence for sentence, _ in pieces[at:])
     flush()
-    return Planted(book.stem, ids, facts, places)
+    return Planted(book.stem, text, ids, facts, places)
 
 
 def _sentences(

@@ -185,8 +185,10 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    engine = load(args.model)
     methods = [method(spec) for spec in args.methods.split()]
+    if any(m.reads_back for m in methods):
+        parser.error("--methods: what is read back is no lookup")
+    engine = load(args.model)
     masses, found = [], {m.name: {"question": [], "steps": []} for m in methods}
     for number in range(args.documents):
         planted = document(engine, args, number)

@@ -109,7 +109,7 @@ class Examiner:
         reading = time.perf_counter() - began
         read = memory.stats.tokens_read
         sampling = _sampling(task)
-        back = _documents(self.engine, memory, sample, encoded) if reads_back(policy) else None
+        back = sample_memory(self.engine, memory, sample, encoded) if reads_back(policy) else None
         answers, scores, read_back = [], [], []
         answering = 0.0
         for turn, tail in zip(sample.turns, encoded.tails, strict=True):
@@ -215,10 +215,10 @@ def _excerpt(engine: "Engine", sample: Sample, encoded: EncodedSample) -> Excerp
     return sum((whole[a:b] for a, b in kept), NOTHING)
 
 
-def _documents(
+def sample_memory(
     engine: "Engine", session: "Session", sample: Sample, encoded: EncodedSample
 ) -> Memory:
-    """The session, which has read the sample's context, with the text that this was."""
+    """The session, which has read the sample's head and context, with the text that this was."""
     offsets, characters = characters_of_kept(
         engine.tokenizer, sample.context, encoded.whole, encoded.kept
     )
