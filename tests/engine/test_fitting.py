@@ -62,6 +62,12 @@ def test_on_a_cpu_attention_takes_its_share_and_no_more(spec: dict, expected: tu
         assert (model.n_local, model.topk, model.block_size) == expected
 
 
+def test_what_is_far_is_seen_within_a_quarter_of_the_trained_length():
+    for length, expected in ((32768, 8192), (8192, 2048), (1, 1)):
+        model = fit_to_model(Config(), {**QWEN25_05B, "max_position_embeddings": length}).model
+        assert (model.far_position, model.far_limit) == ("within", expected)
+
+
 def test_small_models_read_back_unless_told_otherwise():
     for spec, expected in ((SMOLLM2_135M, True), (QWEN25_05B, True), (QWEN25_7B, False)):
         for device in ("cpu", "cuda"):
