@@ -11,13 +11,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from infllm.engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Form = Literal["packed", "int8", "int4"]
 GROUP = 32  # input channels that share a scale and a zero in int4, as in GGUF's 4-bit blocks
@@ -97,17 +101,19 @@ class _RowsApart:
         return linear(x, self._owner.weight, self._owner.bias)
 
 
-def shrink(model: nn.Module, form: Literal["int8", "int4"]) -> None:
+def shrink(model: PreTrainedModel, form: Literal["int8", "int4"]) -> None:
     """Put packed weights in place of the model's linear layers, for good.
 
-    Embeddings stay; an output layer that shares its weights with them has a packed copy.
+    Embeddings stay; an output layer that shares its weights with them has a packed copy. It is in
+    int8 also beside int4: it decides on every token, and files of 4 bits have it in 6 or 8.
 
     Raises ConfigError where there are no kernels for it.
     """
+    head = model.get_output_embeddings()
     for parent in list(model.modules()):
         for name, one in list(parent.named_children()):
             if type(one) is nn.Linear:
-                setattr(parent, name, PackedLinear(one, form))
+                setattr(parent, name, PackedLinear(one, "int8" if one is head else form))
 
 
 @contextmanager
@@ -216,12 +222,14 @@ class Int4Weight:
         weight = owner.weight.detach().float()
         groups = weight.unflatten(1, (-1, GROUP))
         low, high = groups.amin(dim=-1), groups.amax(dim=-1)  # [O, I / GROUP]
-        step = ((high - low) / 15).clamp_min(1e-12)
-        codes = ((groups - low[..., None]) / step[..., None]).round_().clamp_(0, 15)
-        codes = codes.to(torch.int32).flatten(1)
+        # Codes are for the step and the zero as they are kept, in bfloat16.
+        step = ((high - low) / 15).clamp_min(1e-12).bfloat16()
+        zero = (low + 8 * step).bfloat16()
+        codes = ((groups - zero[..., None].float()) / step[..., None].float() + 8).round_()
+        codes = codes.clamp_(0, 15).to(torch.int32).flatten(1)
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
-        scale = torch.stack([step, low + 8 * step], dim=-1).transpose(0, 1).contiguous()
-        return Int4Weight(packed, scale.bfloat16(), owner.bias, owner.in_features)
+        scale = torch.stack([step, zero], dim=-1).transpose(0, 1).contiguous()
+        return Int4Weight(packed, scale, owner.bias, owner.in_features)
 
     def row(self, x: Tensor) -> Tensor:
         """As `Int8Weight.row`."""
@@ -229,8 +237,30 @@ class Int4Weight:
         return out if self._bias is None else out + self._bias
 
     def dense(self, dtype: torch.dtype) -> Tensor:
-        """As `Int8Weight.dense`: the product with every unit vector."""
-        return self._product(torch.eye(self._inputs, dtype=torch.bfloat16)).T.to(dtype)
+        """As `Int8Weight.dense`: codes as the kernel has laid them out, or the product with every
+        unit vector, which takes as long as one with so many tokens."""
+        n = _rows_at_once()
+        if n == 0 or self._codes.shape[0] % n:
+            return self._product(torch.eye(self._inputs, dtype=torch.bfloat16)).T.to(dtype)
+        codes = _unpack(self._codes, self._inputs, n).view(-1, self._inputs // GROUP, GROUP)
+        step, zero = self.scale.transpose(0, 1)[..., None].float().unbind(2)  # [O, I / GROUP, 1]
+        return codes.float().sub_(8).mul_(step).add_(zero).flatten(1).to(dtype)
 
     def _product(self, x: Tensor) -> Tensor:
         return torch.ops.aten._weight_int4pack_mm_for_cpu(x, self._codes, GROUP, self.scale)
+
+
+def _unpack(packed: Tensor, inputs: int, n: int) -> Tensor:
+    """Codes uint8 [O, inputs], where the kernel keeps n rows at once: of one input after another,
+    the codes of the first half of the rows in the low bits, of the second in the high ones."""
+    some = packed.view(-1, inputs, n // 2).transpose(1, 2)
+    return torch.cat([some & 15, some >> 4], dim=1).flatten(0, 1)
+
+
+@cache
+def _rows_at_once() -> int:
+    """How many rows the kernel keeps at once on this machine, see `_unpack`; 0: otherwise."""
+    codes = torch.randint(16, (128, GROUP), dtype=torch.int32)
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
+    found = (n for n in (64, 32, 16) if torch.equal(_unpack(packed, GROUP, n).int(), codes))
+    return next(found, 0)

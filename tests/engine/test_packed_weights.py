@@ -54,6 +54,14 @@ def test_a_packed_layer_is_worth_what_its_codes_say(layer: nn.Linear, form: Any)
     assert 0 < error < 0.03
 
 
+@pytest.mark.parametrize("outputs", [128, 48])
+def test_int4_is_unpacked_as_the_kernel_multiplies(outputs: int) -> None:
+    layer = nn.Linear(96, outputs, bias=False).requires_grad_(False)
+    packed = PackedLinear(layer, "int4").packed
+    each = torch.cat([packed.row(one).float() for one in torch.eye(96).split(1)]).T
+    torch.testing.assert_close(packed.dense(torch.float32), each, atol=1e-3, rtol=2**-8)
+
+
 def test_a_shape_that_int4_does_not_take_goes_to_int8() -> None:
     layer = nn.Linear(20, 7).requires_grad_(False)
     worth = PackedLinear(layer, "int4").packed.dense(torch.float32)
@@ -91,7 +99,8 @@ def test_a_model_with_nothing_but_packed_weights(tmp_path: Path, form: Any) -> N
     worth = _load_model(config(weights="full", **bare(path)).model, model.device, torch.float32)
     for one in worth.modules():
         if type(one) is nn.Linear:
-            one.weight = nn.Parameter(PackedLinear(one, form).packed.dense(torch.float32), False)
+            of_it = "int8" if one is worth.get_output_embeddings() else form
+            one.weight = nn.Parameter(PackedLinear(one, of_it).packed.dense(torch.float32), False)
     found = []
     for of, settings in ((model, chosen), (worth, config(weights="full"))):
         with attach(of, config=settings) as engine:  # which compares it with itself, unattached
