@@ -215,9 +215,10 @@ def perplexity_table(report: Report, model: str) -> str:
             lines.append(f"{model}, {row['policy']}: failed: {row['error'][-80:]}")
             continue
         bins = " ".join(f"{nll:.3f}" for nll in row["nll_of_bins"])
+        first = row.get("first")
+        behind = f" behind {length_name(first)}" if first else ""
         lines.append(
-            f"{model}, {row['policy']}, {length_name(row['tokens'])} of {row['text']} from "
-            f"{length_name(row.get('first', 0))} on: "
+            f"{model}, {row['policy']}, {length_name(row['tokens'])} of {row['text']}{behind}: "
             f"{row['perplexity']} ({bins} nats by {length_name(row['bin'])})"
         )
     return "\n".join(lines)
