@@ -141,7 +141,7 @@ def papers(engine: Engine, args: argparse.Namespace, task: str, length: int) -> 
 
 def _with_facts(engine: Engine, args: argparse.Namespace, length: int) -> Iterator[Paper]:
     books = [args.corpus / f"{name}.txt" for name in args.books.split(",")]
-    for number in range(args.documents):
+    for number in range(args.first, args.documents):
         book = books[number % len(books)]
         planted = plant(engine.tokenizer, book, length, number, args.facts)
         turns = tuple(Turn(f.question, f.answer) for f in planted.facts)
@@ -154,7 +154,8 @@ def _with_facts(engine: Engine, args: argparse.Namespace, length: int) -> Iterat
 
 
 def _of_texts(engine: Engine, args: argparse.Namespace, length: int) -> Iterator[Paper]:
-    for number, stretch in enumerate(read_stretches(args.corpus)[: args.documents]):
+    stretches = read_stretches(args.corpus)[: args.documents]
+    for number, stretch in [*enumerate(stretches)][args.first :]:
         document = cut(stretch, engine.tokenizer, length)
         if not document.questions:
             continue
@@ -326,6 +327,7 @@ def main() -> None:
     parser.add_argument(
         "--documents", type=int, default=8, help="with facts, at each length; of texts, at most 5"
     )
+    parser.add_argument("--first", type=int, default=0, help="of these, the first to be read")
     parser.add_argument("--facts", type=int, default=5, help="a document, at most 8")
     parser.add_argument("--samples", type=int, default=2, help="of each task of a suite")
     parser.add_argument("--books", default=BOOKS)
