@@ -250,8 +250,9 @@ class Engine:
             key = f"model.{name}"
             origin = self.config.origins[key]
             unchosen = origin in UNCHOSEN or origin.startswith("preset ")
-            if key in then and unchosen and settings.keys().isdisjoint({name, key}):
-                settings[key] = then[key]
+            known = key in then or ModelConfig.model_fields[name].default is None
+            if known and unchosen and settings.keys().isdisjoint({name, key}):
+                settings[key] = then.get(key)  # not there: from before there was such a setting
         return settings
 
     @cached_property

@@ -90,18 +90,18 @@ def mean_keys(settings: Any, shape: Any, tokens: int) -> float:
         return _mean(tokens, shape.sliding_window)
     if settings.type == "origin":
         return tokens / 2
-    return _mean(tokens, _most_keys(settings))
+    return _mean(tokens, _most_keys(settings, settings.topk))
 
 
-def _most_keys(settings: Any) -> int:
-    """Keys that a query meets once the text is long, initial and looked-up ones included."""
+def _most_keys(settings: Any, topk: int) -> int:
+    """Keys that a query meets once the text is long, initial ones and `topk` units included."""
     if settings.type == "window":
         return settings.n_local
     if settings.type == "sirllm":
         return settings.n_init + settings.n_entropy + settings.n_recent
     keys = settings.n_init + settings.n_local
     if settings.type == "inf-llm":
-        keys += settings.topk * settings.block_size
+        keys += topk * settings.block_size
     if settings.type == "infinitehip":
         keys += most_attended(settings)
     return keys
@@ -140,7 +140,7 @@ def decode_bytes(
         if shape.sliding_window is not None:
             keys = min(tokens, shape.sliding_window)
         elif settings.type != "origin":
-            keys = min(tokens, _most_keys(settings))
+            keys = min(tokens, _most_keys(settings, settings.short_topk))
         total += 2.0 * keys * shape.n_kv_heads * shape.head_dim * itemsize
         if settings.type == "inf-llm" and shape.sliding_window is None:
             heads = shape.n_kv_heads if settings.repr_heads == "group" else shape.n_heads

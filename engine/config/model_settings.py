@@ -71,3 +71,13 @@ class ModelConfig(
     fattn: bool | None = None
     async_global_stream: bool | None = None
     pin_memory: bool | None = None
+
+    @property
+    def short_topk(self) -> int:
+        """Units that a call of at most one execution block looks up."""
+        return self.question_topk or self.topk
+
+    @property
+    def most_units(self) -> int:
+        """Units that one lookup chooses at most, of a head where heads choose apart."""
+        return max(self.topk, self.short_topk * (2 if self.keep_units else 1))

@@ -38,6 +38,7 @@ class LookupSettings(Settings):
     # `within`: at its own up to `far_limit` tokens, and at that distance beyond.
     far_position: Literal["capped", "exact", "within"] = "capped"
     far_limit: Count | None = None  # None: no limit
+    question_topk: Count | None = None  # units that such a call looks up; None: topk
     # `questions`: longer calls, unless they end what was given, look up nothing: a document is read
     # by the window alone. None: all calls look up, as published.
     lookups: Literal["questions"] | None = None

@@ -173,7 +173,10 @@ def fit_to_model(
     fitted = fit(model_config, device or config.model.device, window)
     if fitted is None:
         return config
-    config = _build([Layer(FITTED, fitted.settings), *layers], config._notes)
+    settings = dict(fitted.settings)
+    if any("model.topk" in layer.values for layer in layers):  # which is meant for all calls
+        settings.pop("model.question_topk", None)
+    config = _build([Layer(FITTED, settings), *layers], config._notes)
     config._why_fitted = fitted.why
     return config
 
@@ -270,12 +273,12 @@ def _within_limits(config: Config, origins: Mapping[str, str]) -> tuple[Config, 
             changes["repr_topk"] = model.block_size
         if model.faiss and unchosen("unit_score"):
             changes["unit_score"] = "representatives"
-        if model.topk > model.max_cached_block:
-            changes["max_cached_block"] = model.topk
+        if model.most_units > model.max_cached_block:
+            changes["max_cached_block"] = model.most_units
             if not unchosen("max_cached_block"):
                 notes.append(
-                    f"max_cached_block raised from {model.max_cached_block} to {model.topk}: "
-                    f"the cache must hold the topk units of one step"
+                    f"max_cached_block raised from {model.max_cached_block} to {model.most_units}: "
+                    f"the cache must hold the units of one step"
                 )
         if model.chunk_topk_calc is not None:
             if model.chunk_topk_calc < exc:

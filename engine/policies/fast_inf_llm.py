@@ -161,7 +161,7 @@ class FastInfLLM(InfLLM, SteppingPolicy):
     @property
     def _n_looked_up(self) -> int:
         """Units of a decode step's lookup."""
-        return self.config.topk * (1 if self.held_units() is None else 2)
+        return self.config.short_topk * (1 if self.held_units() is None else 2)
 
     @property
     def n_asked(self) -> int:

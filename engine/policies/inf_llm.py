@@ -37,6 +37,7 @@ class InfLLM(UnitMemory):
         self.unit_scores: LookupScores
         self.by_keys: bool  # units are ranked by all of their keys
         self.looks_up = True
+        self.topk = config.topk
         self.chosen: Tensor | None = None  # by the block under way
         self.exact = False  # what is far is attended at its own distance, in this call
         self.turned = False  # keys at their distance are rotated already: `call_pages`
@@ -51,6 +52,7 @@ class InfLLM(UnitMemory):
         short = q.shape[2] <= self.query_block
         self.by_keys = cfg.unit_score != "representatives" and short
         self.looks_up = cfg.lookups is None or short or call.closes
+        self.topk = cfg.short_topk if short else cfg.topk
         self.exact = cfg.far_position == "exact" or (cfg.far_position == "within" and short)
         self.tokens = CallTokens(
             cfg.n_local, self.layer.rotary, rest, (q, k, v), self.count, exact=self.exact
@@ -58,6 +60,7 @@ class InfLLM(UnitMemory):
         q_far, heads = self.tokens.q_far, self.layer.n_kv_heads
         self.repr_scores = open_scores(cfg, self.account, q_far)
         ahead = self.faiss is None and not self.by_keys
+        ahead = ahead and units.n > self.topk  # else all are attended
         self.unit_scores = LookupScores(cfg, units, q_far, heads, ahead=ahead)
 
     def parts(self, start: int, stop: int) -> list[Part]:
@@ -97,7 +100,7 @@ class InfLLM(UnitMemory):
             return None
         decoding = self.tokens.n_new == 1
         held = self.held_units() if decoding else None
-        k = cfg.topk if held is None else 2 * cfg.topk
+        k = self.topk if held is None else 2 * self.topk
         query, block = self.unit_scores.query, start // self.query_block
         if n <= k:
             b, heads = query.shape[0], query.shape[2] if cfg.perhead else 1

@@ -31,12 +31,12 @@ class LookupScores:
         self, config: ModelConfig, units: UnitStore, q: Tensor, n_kv_heads: int, *, ahead: bool
     ) -> None:
         """q [B, H, T, D] at the far position. `ahead`: score the units that stand for all blocks
-        in one product, where a lookup has a choice."""
+        in one product."""
         self._config = config
         self._units = units
         self.query = _mean_queries(config, q, n_kv_heads)  # [B, E, R, D]
         self.n_old = units.n  # units that stand at the call's start
-        self._ahead = ahead and self.n_old > config.topk
+        self._ahead = ahead
 
     @cached_property
     def old(self) -> Tensor | None:

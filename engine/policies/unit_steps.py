@@ -115,7 +115,7 @@ class Step(Way):
         layer.call, layer.tokens, layer.repr_scores = call, tokens, scores
         layer.exact = layer.config.far_position != "capped"
         layer.by_keys = layer.config.unit_score != "representatives"
-        layer.looks_up = True
+        layer.looks_up, layer.topk = True, layer.config.short_topk
         about = layer.config, layer.units, tokens.q_far, layer.layer.n_kv_heads
         if call.recorded:
             layer.unit_scores = RecordedScores(*about, tokens.n_units)

@@ -64,7 +64,7 @@ class EarlyPages(Way):
             self._pages = call_pages(layer, tokens, units.n)
             wanted = [list(range(units.n))] * blocks
         else:
-            k = layer.config.topk
+            k = layer.topk
             best = top_units(scores.old, k)[0].flatten(1)  # int64 [E, G * k]
             self._pages = call_pages(layer, tokens, min(units.n, best.numel()))
             wanted = units.staging.ask(best)()  # the call's one wait for the device
@@ -100,12 +100,12 @@ class Together(Way):
         size, n_old = layer.query_block, units.n
         blocks = query.shape[1]
         groups = query.shape[2] if cfg.perhead else 1
-        shape = blocks, groups, cfg.topk
+        shape = blocks, groups, layer.topk
         self._pages = call_pages(layer, tokens, min(n_old, math.prod(shape)), shape)
         layer.cut((tokens.past + tokens.n_new - cfg.n_local) // cfg.block_size)
         made = size // cfg.block_size  # by each block
         scores = units.scores_of_all(query, n_old, growth=made, per_head=cfg.perhead)
-        chosen = top_units(scores, cfg.topk)[0]  # int64 [E, G, topk]
+        chosen = top_units(scores, layer.topk)[0]  # int64 [E, G, topk]
         given = units.staging.ask(chosen)
         near, _ = tokens.parts_together(0, tokens.n_new, size)
         how = layer.softmax
@@ -197,7 +197,7 @@ def _may_go_together(layer: InfLLM, tokens: CallTokens) -> bool:
     """
     cfg, size = layer.config, layer.query_block
     return (
-        layer.unit_scores.n_old > cfg.topk
+        layer.unit_scores.n_old > layer.topk
         and cfg.repr_score == "dot"
         and not layer.call.watch_units
         and layer.n_init == cfg.n_init

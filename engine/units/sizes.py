@@ -81,7 +81,7 @@ def _layer_bytes(config: ModelConfig, layer: Layer, n_tokens: int) -> tuple[int,
         waiting = min(n_tokens, config.n_local + config.block_size)
         kept += waiting * layer.latents.size * layer.dtype.itemsize
     groups = layer.n_heads if config.perhead else 1
-    slots = max(config.max_cached_block, config.topk * groups) * config.block_size * token
+    slots = max(config.max_cached_block, config.most_units * groups) * config.block_size * token
     unit = _unit_bytes(config, layer, config.block_size)
     return kept + n_units * index + slots, n_units * unit
 

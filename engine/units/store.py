@@ -57,7 +57,7 @@ class UnitStore:
         self.moment_dtype = torch.float32 if slow else torch.bfloat16
         self._centre: Tensor | None = None
         groups = layer.n_heads if config.perhead else 1
-        self.most = config.topk * (2 if config.keep_units else 1)  # units of one lookup
+        self.most = config.most_units  # of one lookup
         capacity = max(config.max_cached_block, self.most * groups * batch)
         self.cache = BlockCache(capacity, config.cache_strategy, config.score_decay)
         page = (2, self.n_kv_heads, self.block_size, self.head_dim)

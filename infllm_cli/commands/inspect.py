@@ -145,6 +145,7 @@ def _chosen(config: "Config") -> dict[str, Any]:
         "n_init": model.n_init,
         "n_local": model.n_local,
         "topk": model.topk,
+        "question_topk": model.short_topk,
         "block_size": model.block_size,
         "chunk_size": config.chunk_size,
         "read_back": config.read_back,
@@ -156,7 +157,9 @@ def _chosen(config: "Config") -> dict[str, Any]:
 def _settings(config: "Config") -> str:
     """The same in a line."""
     chosen = _chosen(config)
-    looked_up = f", {chosen['topk']} units of {chosen['block_size']} looked up"
+    asked = chosen["question_topk"]
+    by_questions = f" ({asked} by a question)" if asked != chosen["topk"] else ""
+    looked_up = f", {chosen['topk']} units of {chosen['block_size']} looked up{by_questions}"
     units = looked_up if config.model.type == "inf-llm" else ""
     return (
         f"window {chosen['n_local']:,}{units}, chunks of {chosen['chunk_size']:,}: "

@@ -55,6 +55,7 @@ class Reference:
             cfg.far_position == "within" and length <= size
         )
         self.looks_up = cfg.lookups is None or length <= size or closes
+        self.topk = cfg.question_topk if cfg.question_topk and length <= size else cfg.topk
         self.floor = 0  # what is far stands there at least
         if cfg.far_position == "within" and cfg.far_limit is not None:
             self.floor = self.n + length - max(cfg.far_limit, 2 * cfg.n_local)
@@ -82,7 +83,7 @@ class Reference:
         score = torch.stack([(far * r).sum(dim=-1) for r in self.index[:visible]], dim=1)
         if not cfg.perhead:
             score = score.sum(dim=0, keepdim=True)
-        rows = [sorted(row.argsort(descending=True)[: cfg.topk].tolist()) for row in score]
+        rows = [sorted(row.argsort(descending=True)[: self.topk].tolist()) for row in score]
         self.trace.chosen[queries.start] = rows
         return [rows[head * len(rows) // self.h] for head in range(self.h)]
 

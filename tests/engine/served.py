@@ -41,6 +41,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"far_position": "within", "far_limit": 40},
     {"unit_score": "keys"},
     {"unit_score": "moments"},
+    {"question_topk": 5},
     {"type": "infinitehip", "prune_keys": "int8"},
     {"type": "infinitehip", "far_position": "exact", "kv_dtype": "int8"},
 ]

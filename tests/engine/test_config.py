@@ -196,8 +196,8 @@ def test_a_slip_is_named_with_its_origin(overrides: dict[str, Any], message: str
         (
             {"topk": 64},
             "model.max_cached_block",
-            64,
-            "max_cached_block raised from 32 to 64: the cache must hold the topk units of one step",
+            128,
+            "max_cached_block raised from 32 to 128: the cache must hold the units of one step",
         ),
         (
             {"chunk_size": 1000},

@@ -81,6 +81,7 @@ def test_faiss_is_built_again(llama: Served, tmp_path: Path) -> None:
         *({"unit_score": how} for how in ("representatives", "keys", "moments")),
         {"far_position": "within", "far_limit": 40},
         {"far_position": "exact"},
+        {"question_topk": 5},
     ],
     ids=str,
 )
@@ -98,7 +99,8 @@ def test_units_are_looked_up_as_when_the_memory_was_read(
         resumed, _ = engine.resume(tmp_path)
         assert_same_answers(session, resumed)
         name = next(iter(then))
-        others = {"unit_score": ["keys", "moments"], "far_position": ["capped", "exact"]}[name]
+        others = {"unit_score": ["keys", "moments"], "far_position": ["capped", "exact"],
+                  "question_topk": [4]}[name]  # fmt: skip
         other = next(x for x in others if x != then[name])
         with pytest.raises(MemoryFileError, match=name):
             engine.open(tmp_path, overrides={name: other})
@@ -313,3 +315,18 @@ def test_extra_files_are_kept_and_checked(llama: Served, tmp_path: Path) -> None
     read(llama).save(folder)
     assert read_manifest(folder).extra_files == {}
     assert len(list(folder.iterdir())) == 4  # manifest, lock, units, state
+
+
+def test_a_memory_from_before_there_was_a_setting_is_opened(tmp_path: Path) -> None:
+    """By who has it fitted now: units are looked up as they were."""
+    config = {"model": SMALL_MEMORY, "chunk_size": CHUNK}
+    with attach(build("llama", {}), config=config, check=False) as engine:
+        session = engine.session()
+        session.read(TEXT)
+        session.save(tmp_path)
+        manifest = read_manifest(tmp_path)
+        assert manifest.key["settings"].pop("model.question_topk") is None
+        (tmp_path / MANIFEST).write_bytes(manifest.to_bytes())
+        engine.config = engine.config.with_overrides({"question_topk": 5}, "fitted to the model")
+        assert engine.session().config.question_topk == 5
+        assert_same_answers(session, engine.open(tmp_path))

@@ -63,6 +63,7 @@ def memories(draw: st.DrawFn) -> ModelConfig:
         far_position=draw(st.sampled_from(["capped", "exact", "within"])),
         far_limit=draw(st.none() | st.integers(1, 60)),
         lookups=draw(st.sampled_from([None, None, "questions"])),
+        question_topk=draw(st.none() | st.integers(1, 5)),
         perhead=draw(st.booleans()), max_cached_block=draw(st.integers(5, 9)),
         chunk_topk_calc=draw(st.none() | st.integers(exc, 4 * exc)),
         cache_strategy=draw(st.sampled_from(["lru", "fifo", "lru-s"])),
