@@ -11,10 +11,10 @@ the rows before it and marked `~`: reading as a n + b n^2, a step as a + b n; ou
 The floor is the operations of reading over the rate of a matrix product of the model's own shapes.
 Figures are by CPU time, which other work on the machine changes little: with one thread they are
 those of an idle machine. Perplexity: along one text that no model here was tuned on, under inf-llm,
-stream-lm and full attention to the trained length (16K at most), and once more (`origin@end`) of
-the last tokens alone, of which inf-llm's last bin are the same: what a memory of all before is
-worth beside as much text as the model was made for. Weights: of each form of `--weights` its bytes,
-and the speed and perplexity of decode steps behind 1,024 tokens of the text.
+stream-lm and full attention to the trained length (16K at most); and of the last tokens alone, as
+many as the trained length (`inf-llm@end`, `origin@end`), whose last bin is that of inf-llm along
+all: what more text before does, and what full attention would have brought. Weights: of each form
+of `--weights` its bytes, and the speed and perplexity of decode steps behind 1,024 tokens.
 
 The report is written after each row; the same command goes on where it stopped.
 """
@@ -39,7 +39,7 @@ RESULTS = Path(__file__).parent / "results"
 ROWS = Path(__file__).with_name("real_models_rows.py")
 METHODS = ("infllm", "sdpa", "llama.cpp")
 FORMS = ("full", "packed", "int8", "int4")  # of weights
-POLICIES = ("inf-llm", "stream-lm", "origin", "origin@end")
+POLICIES = ("inf-llm", "stream-lm", "origin", "inf-llm@end", "origin@end")
 FULL = 2**14  # tokens read under full attention at most
 Row = dict[str, Any]
 
@@ -147,11 +147,12 @@ def measure_perplexity(report: Report, model: Path, given: argparse.Namespace, a
     for policy in given.policies.split(","):
         key = {"model": model.name, "part": "perplexity", "policy": policy}
         if not report.of(**key):
-            full = policy.startswith("origin")
-            tokens = min(total, trained, FULL) if full else total
-            first = total - tokens if policy == "origin@end" else 0
-            more = {"method": "perplexity", "policy": policy.partition("@")[0], "first": first,
-                    "text": str(text), "tokens": tokens}  # fmt: skip
+            name, at_end, _ = policy.partition("@")
+            tokens = min(total, trained) if at_end or name == "origin" else total
+            tokens = min(tokens, FULL) if name == "origin" else tokens
+            first = total - tokens if at_end else 0
+            more = {"method": "perplexity", "policy": name, "first": first, "text": str(text),
+                    "tokens": tokens}  # fmt: skip
             for row in run({**asked, **more}):
                 report.add({**key, "trained_length": trained, **row})
 
