@@ -12,7 +12,6 @@ from types import ModuleType
 
 import pytest
 
-from infllm.engine import load
 from infllm.engine.text import Tokenizer
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -29,12 +28,6 @@ def facts() -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    with load("pocket", check=False) as engine:
-        return engine.tokenizer
 
 
 @pytest.fixture

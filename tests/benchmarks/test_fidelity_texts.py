@@ -12,7 +12,6 @@ from types import ModuleType
 import pytest
 import yaml
 
-from infllm.engine import load
 from infllm.engine.text import Tokenizer
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -35,12 +34,6 @@ BOOK = (
 def texts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(FOLDER)
     return importlib.import_module("fidelity_texts")
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    with load("pocket", check=False) as engine:
-        return engine.tokenizer
 
 
 @pytest.fixture
