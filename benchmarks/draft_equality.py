@@ -3,10 +3,9 @@
     python benchmarks/draft_equality.py [--model PATH] [--answers 200] [--policies inf-llm,...]
 
 One made-up document tells of as many people where they keep something; each is asked for on a fork,
-greedily, once without drafts and once with those that the document gives. The same number of tokens
-is written each time, also behind what would end an answer: what counts is that they are the same.
-Where tokens differ, the run tells how near the two best logits were at the first that does. Exits
-with 1 if any answer differs.
+greedily, once without drafts and once with those that the document gives. Where tokens differ, the
+run tells how near the two best logits were at the first that does. Exits with 1 if any answer
+differs, or if no draft was ever taken, since then nothing was compared.
 """
 
 from __future__ import annotations
@@ -88,7 +87,8 @@ def compare(engine: Any, policy: str, given: argparse.Namespace) -> dict[str, An
             print(f"{policy}: {number + 1} answers, {same} the same", end="\r", file=sys.stderr)
     return {
         "policy": policy, "document": len(ids), "answers": len(prompts), "same": same,
-        "tokens": tokens, "tokens_a_pass": round(tokens / passes, 2), "margins": margins,
+        "tokens": tokens, "passes": passes, "tokens_a_pass": round(tokens / passes, 2),
+        "margins": margins,
     }  # fmt: skip
 
 
@@ -111,7 +111,8 @@ def main() -> None:
               f"{row['tokens_a_pass']} tokens a pass, margins {row['margins']}")  # fmt: skip
     about = {"model": given.model.rpartition("/")[2], "dtype": "float32"}
     print(json.dumps({**environment(), **about, "rows": rows}))
-    sys.exit(any(row["same"] < row["answers"] for row in rows))
+    # Each answer's last pass may say that it ends, and no token.
+    sys.exit(any(row["same"] < row["answers"] or row["tokens_a_pass"] <= 1 for row in rows))
 
 
 if __name__ == "__main__":
