@@ -50,16 +50,13 @@ if TYPE_CHECKING:
 
     from infllm.engine import Engine, Session
 
-# Attended alike by all: 64 initial tokens, a window of 1,024, 8 units of 64, of questions 16.
-BASE = (
-    "n_init=64,n_local=1024,block_size=64,topk=8,question_topk=16,exc_block_size=512,"
-    "chunk_size=2048"
-)
+# Attended alike by all: 64 initial tokens, a window of 1,024, 8 units of 64.
+BASE = "n_init=64,n_local=1024,block_size=64,topk=8,exc_block_size=512,chunk_size=2048"
 METHODS = {
     "origin": "type=origin",
     "window": "type=stream-lm",
     "default": "",
-    "published": "/unit_score=representatives,far_position=capped,question_topk=null",
+    "published": "/unit_score=representatives,far_position=capped",
     "keys": "/unit_score=keys",
     "capped": "/far_position=capped",
     "exact": "/far_position=exact",

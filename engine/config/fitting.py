@@ -18,9 +18,6 @@ ATTENTION_SHARE = 0.25
 # Operations of a token's linear layers, of a model of about a billion parameters: those up to it
 # answer better from a few passages next to the question. Larger ones were not measured.
 SMALL = 2e9
-# Units that a question and the steps of its answer look up at least: twice as many as each block of
-# a document, in as long a time, answered two more of eight questions to 64K tokens.
-ASKED_UNITS = 16
 # How far away what is far is seen at most: trained length / this. Of eight facts in 64K tokens a
 # model that was trained on 32K answered 2 with all of it, 4 with a half and 6 with a quarter.
 FAR_SHARE = 4
@@ -121,10 +118,7 @@ def _around(n_local: int) -> dict[str, Any]:
     settings = _published(n_local)
     units = _units(n_local)
     if units is not None:
-        settings |= {
-            "model.n_init": 64, "model.topk": units[0], "model.block_size": units[1],
-            "model.question_topk": max(units[0], ASKED_UNITS),
-        }  # fmt: skip
+        settings |= {"model.n_init": 64, "model.topk": units[0], "model.block_size": units[1]}
     return settings | {"chunk_size": 4 * settings["model.exc_block_size"]}
 
 

@@ -173,10 +173,7 @@ def fit_to_model(
     fitted = fit(model_config, device or config.model.device, window)
     if fitted is None:
         return config
-    settings = dict(fitted.settings)
-    if any("model.topk" in layer.values for layer in layers):  # which is meant for all calls
-        settings.pop("model.question_topk", None)
-    config = _build([Layer(FITTED, settings), *layers], config._notes)
+    config = _build([Layer(FITTED, fitted.settings), *layers], config._notes)
     config._why_fitted = fitted.why
     return config
 

@@ -108,13 +108,6 @@ def test_fitted_settings_keep_every_limit(length: int, width: int, layers: int, 
         assert config.flat() | fitted.settings == config.flat()
 
 
-def test_questions_look_up_more_units_unless_their_number_is_chosen():
-    settings = {"model": {"path": "org/model"}}
-    for chosen, expected in (({}, (8, 16)), ({"topk": 4}, (4, 4)), ({"question_topk": 9}, (8, 9))):
-        model = fit_to_model(load(settings, chosen), SMOLLM2_135M, "cpu").model
-        assert (model.topk, model.short_topk) == expected
-
-
 def test_fitting_keeps_what_was_chosen_and_follows_a_chosen_window():
     config = load({"model": {"path": "org/model", "n_local": 2048}}, {"topk": 4})
     for device, init, block in (("cpu", 64, 64), ("cuda", 128, 128)):
