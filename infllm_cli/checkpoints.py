@@ -6,6 +6,8 @@ reading gives the same files; so the speeds below are references, not measuremen
 
 from typing import TYPE_CHECKING
 
+from infllm.cli.work import most_keys
+
 if TYPE_CHECKING:
     from infllm.engine import Engine
 
@@ -38,7 +40,7 @@ def _speed(engine: "Engine") -> float:
 def _operations(engine: "Engine") -> float:
     """Floating-point operations of reading a token, the window full."""
     model = engine.config.model
-    keys = model.n_init + model.n_local + (model.topk or 0) * model.block_size
+    keys = most_keys(model, model.topk)
     attention = sum(
         4.0 * layer.n_heads * layer.head_dim * keys for layer in engine.attachment.layers
     )

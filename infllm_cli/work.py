@@ -90,10 +90,10 @@ def mean_keys(settings: Any, shape: Any, tokens: int) -> float:
         return _mean(tokens, shape.sliding_window)
     if settings.type == "origin":
         return tokens / 2
-    return _mean(tokens, _most_keys(settings, settings.topk))
+    return _mean(tokens, most_keys(settings, settings.topk))
 
 
-def _most_keys(settings: Any, topk: int) -> int:
+def most_keys(settings: Any, topk: int) -> int:
     """Keys that a query meets once the text is long, initial ones and `topk` units included."""
     if settings.type == "window":
         return settings.n_local
@@ -140,7 +140,7 @@ def decode_bytes(
         if shape.sliding_window is not None:
             keys = min(tokens, shape.sliding_window)
         elif settings.type != "origin":
-            keys = min(tokens, _most_keys(settings, settings.short_topk))
+            keys = min(tokens, most_keys(settings, settings.short_topk))
         total += 2.0 * keys * shape.n_kv_heads * shape.head_dim * itemsize
         if settings.type == "inf-llm" and shape.sliding_window is None:
             heads = shape.n_kv_heads if settings.repr_heads == "group" else shape.n_heads

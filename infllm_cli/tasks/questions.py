@@ -1,7 +1,7 @@
 """A question to a memory: answered on a fork, with what it attended and where that stands."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ from infllm.cli.memory import Memory
 from infllm.cli.options import Sampling
 from infllm.cli.tasks.answer import Answer, generate_answer
 from infllm.cli.tasks.citations import (
+    LEAST_WORDS,
     Citation,
     Evidence,
     Found,
@@ -17,6 +18,7 @@ from infllm.cli.tasks.citations import (
     supporting,
 )
 from infllm.cli.tasks.drafting import drafts_for
+from infllm.cli.tasks.words import words_of
 
 if TYPE_CHECKING:
     from infllm.engine import Engine, Session
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
 WINDOW_SHARE = 0.75  # of the window that question and passages read back may fill
 FIRST_LOOK = 5  # sentences at most
-OF_BEST = 0.5  # a sentence read back scores at least this part of the best one
+OF_BEST = 0.5  # a sentence read back scores, or has of the question's words, this part of the best
+AS_GOOD = 0.8  # of the best one's words: goes in beyond these if it has what none of them has
+MOST_ASKED = 12  # sentences at most, where a question asks for as many things
 SECOND_LOOK = 2  # sentences that the best one leads to
 
 
@@ -148,8 +152,7 @@ def find_sentences(
     text = memory.collection.text
     places = [*Evidence([attended_units(session)]).ranked(), *session_sights(session)]
     places += spoken_of(memory.passages, question, "")
-    first = supporting(memory.passages, places, question, "")
-    first = [found for found in first[:FIRST_LOOK] if found.score >= OF_BEST * first[0].score]
+    first = choose(text, supporting(memory.passages, places, question, ""), question)
     if not first:
         return []
     best = " ".join(text[first[0].start : first[0].stop].split())
@@ -165,8 +168,34 @@ def find_sentences(
     return first + second[:SECOND_LOOK]
 
 
+def choose(text: str, found: Sequence[Found], question: str) -> list[Found]:
+    """Of sentences, best first, those that a question is answered from.
+
+    One that attention found may score twice as much as its neighbours in a list, which the question
+    names as well: these have as many of its words. And a question may name more than a few things.
+    """
+    if not found:
+        return []
+    words = max(one.words for one in found[:FIRST_LOOK])
+    good = [
+        one
+        for one in found
+        if one.score >= OF_BEST * found[0].score or one.words >= max(OF_BEST * words, LEAST_WORDS)
+    ]
+    chosen, left = good[:FIRST_LOOK], good[FIRST_LOOK:]
+    asked = words_of(question)
+    missing = asked.difference(*(words_of(text[one.start : one.stop]) for one in chosen))
+    for one in left:
+        new = missing & words_of(text[one.start : one.stop])
+        if new and one.words >= AS_GOOD * words and len(chosen) < MOST_ASKED:
+            chosen.append(one)
+            missing -= new
+    return chosen
+
+
 def spell(engine: "Engine", memory: Memory, found: list[Found], room: int) -> list[int]:
-    """Ids of the sentences in the order of the text; those found first have the room."""
+    """Ids of the sentences, a line each, in the order of the text; those found first have the
+    room."""
     text = memory.collection.text
     chosen: list[Found] = []
     for place in found:
@@ -176,5 +205,5 @@ def spell(engine: "Engine", memory: Memory, found: list[Found], room: int) -> li
             chosen.append(place)
     chosen.sort(key=lambda place: place.start)
     return engine.tokenizer.encode(
-        " ".join(" ".join(text[place.start : place.stop].split()) for place in chosen)
+        "\n".join(" ".join(text[place.start : place.stop].split()) for place in chosen)
     )

@@ -2,6 +2,8 @@
 
 import json
 
+from infllm.cli.tasks.citations import Found
+from infllm.cli.tasks.questions import choose
 from tests.cli.memories import ANSWER, HARBOUR
 from tests.cli.stories import fact
 
@@ -35,3 +37,41 @@ def test_a_question_longer_than_the_window_reads_nothing_back(infllm, harbour):
     long = " ".join(f"And what of day {day}?" for day in range(60))
     result = infllm("ask", harbour, long, "--read-back", "--json", "--max-new-tokens", "4")
     assert (result.code, json.loads(result.out)["tokens_read_back"]) == (0, 0)
+
+
+TEXT = (
+    "The key of the mill lies under the stone. The key of the barn hangs on a nail. "
+    "The key of the boat is with the cook. Rain fell."
+)
+
+
+def found(score, sentence, words):
+    start = TEXT.index(sentence)
+    return Found(score, start, start + len(sentence), words)
+
+
+def test_a_sentence_with_as_many_words_of_the_question_is_read_back_whatever_was_attended():
+    mill = found(0.61, "The key of the mill lies under the stone.", 0.44)
+    rain = found(0.32, "Rain fell.", 0.02)
+    barn = found(0.29, "The key of the barn hangs on a nail.", 0.43)
+    assert choose(TEXT, [mill, rain, barn], "Where are the keys of mill and barn?") == [
+        mill, rain, barn,
+    ]  # fmt: skip
+    weak = barn._replace(words=0.2)
+    assert choose(TEXT, [mill, rain, weak], "Where are the keys?") == [mill, rain]
+
+
+def test_as_many_sentences_are_read_back_as_a_question_names_things():
+    names = "Ada Bert Cleo Dora Emil Fay Gus".split()
+    text = " ".join(f"{name} was born in spring." for name in names)
+    ranked = [
+        Found(0.4 - i / 100, text.index(name), text.index(name) + 23 + len(name), 0.4)
+        for i, name in enumerate(names)
+    ]
+    spare = Found(0.3, 0, 10, 0.4)  # nothing new
+    assert choose(text, [*ranked, spare], f"When were {', '.join(names)} born?") == ranked
+    assert choose(text, [*ranked, spare], "Who was born in spring?") == ranked[:5]
+
+
+def test_nothing_found_is_nothing_chosen():
+    assert choose(TEXT, [], "Where?") == []
