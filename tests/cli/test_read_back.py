@@ -62,7 +62,7 @@ def test_a_sentence_with_as_many_words_of_the_question_is_read_back_whatever_was
 
 
 def test_as_many_sentences_are_read_back_as_a_question_names_things():
-    names = "Ada Bert Cleo Dora Emil Fay Gus".split()
+    names = ["Ada", "Bert", "Cleo", "Dora", "Emil", "Fay", "Gus"]
     text = " ".join(f"{name} was born in spring." for name in names)
     ranked = [
         Found(0.4 - i / 100, text.index(name), text.index(name) + 23 + len(name), 0.4)
