@@ -194,8 +194,7 @@ def choose(text: str, found: Sequence[Found], question: str) -> list[Found]:
 
 
 def spell(engine: "Engine", memory: Memory, found: list[Found], room: int) -> list[int]:
-    """Ids of the sentences, a line each, in the order of the text; those found first have the
-    room."""
+    """Ids of the sentences in the order of the text; those found first have the room."""
     text = memory.collection.text
     chosen: list[Found] = []
     for place in found:
@@ -204,6 +203,7 @@ def spell(engine: "Engine", memory: Memory, found: list[Found], room: int) -> li
             room -= length
             chosen.append(place)
     chosen.sort(key=lambda place: place.start)
+    between = "\n" if engine.config.read_back_as == "lines" else " "
     return engine.tokenizer.encode(
-        "\n".join(" ".join(text[place.start : place.stop].split()) for place in chosen)
+        between.join(" ".join(text[place.start : place.stop].split()) for place in chosen)
     )

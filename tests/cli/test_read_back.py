@@ -1,9 +1,12 @@
 """Passages that a question found, read again next to it."""
 
 import json
+from types import SimpleNamespace
+
+import pytest
 
 from infllm.cli.tasks.citations import Found
-from infllm.cli.tasks.questions import choose
+from infllm.cli.tasks.questions import choose, spell
 from tests.cli.memories import ANSWER, HARBOUR
 from tests.cli.stories import fact
 
@@ -75,3 +78,18 @@ def test_as_many_sentences_are_read_back_as_a_question_names_things():
 
 def test_nothing_found_is_nothing_chosen():
     assert choose(TEXT, [], "Where?") == []
+
+
+@pytest.mark.parametrize(("form", "between"), [("lines", "\n"), ("prose", " ")])
+def test_passages_stand_in_the_order_of_the_text_and_within_the_room(form, between):
+    engine = SimpleNamespace(
+        tokenizer=SimpleNamespace(encode=list), config=SimpleNamespace(read_back_as=form)
+    )
+    memory = SimpleNamespace(collection=SimpleNamespace(text=TEXT))
+    boat = found(0.6, "The key of the boat is with the cook.", 0.4)
+    barn = found(0.5, "The key of the barn hangs on a nail.", 0.4)
+    mill = found(0.4, "The key of the mill lies under the stone.", 0.4)
+    ids = spell(engine, memory, [boat, barn, mill], 80)
+    assert "".join(ids) == between.join(
+        ["The key of the barn hangs on a nail.", "The key of the boat is with the cook."]
+    )
