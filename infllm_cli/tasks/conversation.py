@@ -11,7 +11,8 @@ from infllm.cli.options import Sampling
 from infllm.cli.tasks.answer import generate_answer
 from infllm.cli.tasks.citations import Evidence, cite, spoken_of
 from infllm.cli.tasks.drafting import drafts_for
-from infllm.cli.tasks.questions import Reply, session_sights
+from infllm.cli.tasks.looking import session_sights
+from infllm.cli.tasks.questions import Reply
 
 if TYPE_CHECKING:
     from infllm.engine import Engine

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from infllm.cli.documents import Collection, Document
 from infllm.cli.tasks.citations import Found
-from infllm.cli.tasks.questions import choose, spell
+from infllm.cli.tasks.looking import choose, spell, with_opening
 from tests.cli.memories import ANSWER, HARBOUR
 from tests.cli.stories import fact
 
@@ -93,3 +94,34 @@ def test_passages_stand_in_the_order_of_the_text_and_within_the_room(form, betwe
     assert "".join(ids) == between.join(
         ["The key of the barn hangs on a nail.", "The key of the boat is with the cook."]
     )
+
+
+def memory_of(*texts, kept=None):
+    documents = [Document(f"{n}.txt", "text", text, []) for n, text in enumerate(texts)]
+    collection = Collection(documents)
+    passages = SimpleNamespace(kept=kept or [(0, len(collection.text))])
+    return SimpleNamespace(collection=collection, passages=passages)
+
+
+def test_the_head_of_the_document_that_a_passage_stands_in_is_read_with_it():
+    head = "On Mills. By Ada Finch and Bert Stone, University of Orn. " + "Mills grind. " * 40
+    memory = memory_of("A letter. " * 50, head + "The key lies under the stone.")
+    text = memory.collection.text
+    start = text.index("The key")
+    passage = Found(0.5, start, len(text), 0.4)
+    mills = Found(0.4, text.index("Mills grind"), text.index("Mills grind") + 12, 0.2)
+    kept, opening = with_opening(memory, [passage, mills])
+    assert kept == passage  # the other one stands in the head
+    assert text[opening.start : opening.stop].startswith("On Mills. By Ada Finch")
+    assert opening.stop - opening.start <= 300
+    assert not text[opening.stop - 1].isspace()
+    assert text[opening.stop].isspace()
+
+
+def test_a_head_that_was_left_out_is_not_read_back():
+    memory = memory_of("On Mills. By Ada Finch. " + "Mills grind. " * 40, kept=[(200, 400)])
+    passage = Found(0.5, 250, 280, 0.4)
+    assert with_opening(memory, [passage]) == [passage]
+    memory.passages.kept = [(0, 23), (200, 400)]
+    opening = with_opening(memory, [passage])[-1]
+    assert memory.collection.text[opening.start : opening.stop] == "On Mills. By Ada Finch."
