@@ -54,8 +54,7 @@ class Config(Settings):
     truncation: Literal["suffix", "prefix", "middle"] | None = None
     chunk_size: Count = 8192
     read_back: bool = False  # passages a question finds are read again next to it (command line)
-    # lines: each on a line, behind the head of the document; prose: one behind another, alone.
-    read_back_as: Literal["lines", "prose"] = "lines"
+    read_back_as: Literal["lines", "prose"] = "lines"  # each on a line, or one behind another
     # What proposes tokens ahead while an answer is written (command line): it changes none of them.
     draft: Annotated[Literal["document", "lookahead", "off"], aliases(**{"False": "off"})] = (
         "document"

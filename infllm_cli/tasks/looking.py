@@ -17,6 +17,12 @@ AS_GOOD = 0.8  # of the best one's words: goes in beyond these if it has what no
 MOST_ASKED = 12  # sentences at most, where a question asks for as many things
 SECOND_LOOK = 2  # sentences that the best one leads to
 OPENING = 300  # characters at the head of a document, which say whose it is and what it is about
+# English words that ask about a document itself. To other questions its head only adds noise.
+_ITSELF = """
+abstract article author authors book document letter manual novel paper published publisher
+report story thesis title titled written wrote
+"""
+ITSELF = frozenset(_ITSELF.split())
 
 
 def look(memory: Memory, ids: list[int]) -> "Session":
@@ -46,7 +52,7 @@ def find_passages(
     `session`: what has read the tokens `asked`, its attention watched.
     """
     found = find_sentences(engine, memory, session, question, asked)
-    if found and engine.config.read_back_as == "lines":
+    if found and words_of(question) & ITSELF:
         found = with_opening(memory, found)
     return found, spell(engine, memory, found, room)
 

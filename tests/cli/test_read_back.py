@@ -9,7 +9,7 @@ from infllm.cli.documents import Collection, Document
 from infllm.cli.tasks.citations import Found
 from infllm.cli.tasks.looking import choose, spell, with_opening
 from tests.cli.memories import ANSWER, HARBOUR
-from tests.cli.stories import fact
+from tests.cli.stories import fact, story
 
 
 def test_passages_are_read_again_next_to_the_question(infllm, harbour):
@@ -125,3 +125,17 @@ def test_a_head_that_was_left_out_is_not_read_back():
     memory.passages.kept = [(0, 23), (200, 400)]
     opening = with_opening(memory, [passage])[-1]
     assert memory.collection.text[opening.start : opening.stop] == "On Mills. By Ada Finch."
+
+
+def test_a_question_about_the_document_itself_reads_its_head(infllm, pocket, tmp_path):
+    head = "Tidal Mills of Orn, a survey. By Gita Holm and Ivo Lark, University of Orn. " * 4
+    (tmp_path / "survey.txt").write_text(head + "\n\n" + story(90, fact("vague-harbor", ANSWER)))
+
+    def read_back(question):
+        wide = ("--set", "model.n_local=512")
+        result = infllm("ask", tmp_path / "survey.txt", question, "--read-back", "--json", *wide)
+        return json.loads(result.out)["tokens_read_back"]
+
+    assert (
+        read_back(f"{HARBOUR} Who is the author?") > read_back(f"{HARBOUR} Who is the owner?") + 40
+    )
