@@ -92,7 +92,7 @@ class DraftedPass:
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, call: Call, scale: float,
         softcap: float | None, sink: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        policy = self._policies[layer]
+        policy, calls = self._policies[layer], self.calls
         self._before[layer] = policy.mark()
         latents = call.latents.pop(layer, None)
 
@@ -109,9 +109,10 @@ class DraftedPass:
         for node in self._walk:
             if self.tree.parents[node] != here:
                 behind[self.tree.parents[node]]()
-            rows[node] = step(node, self.calls[node])
+            rows[node] = step(node, calls[node])
             behind[node] = policy.mark()
             here = node
         self._behind[layer] = behind
-        self._steps[layer] = lambda node: step(node, Call(0, self.calls[node].position))
+        # Nothing here knows the pass itself: what it holds goes with it, without a collection.
+        self._steps[layer] = lambda node: step(node, Call(0, calls[node].position))
         return torch.cat(rows, dim=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -248,6 +250,27 @@ def test_drafts_of_the_document_and_of_lookahead_change_no_token(
         want = ask(None)
         assert ask(DocumentDrafts(SuffixArray.of(repeated), question, least=1)) == want
         assert ask(Lookahead([*repeated, *question], width=3, length=4, candidates=3)) == want
+
+
+@pytest.mark.parametrize("policy", ["inf-llm", "origin"])
+def test_what_a_drafted_answer_held_goes_with_it(llama: Served, policy: str) -> None:
+    """At once, and not when Python next collects cycles: for each answer it is a window."""
+    session = llama.session(type=policy)
+    session.read(TEXT)
+    session.end()
+    want = said(session.fork(), 24)
+    gc.collect()
+    gc.disable()
+    try:
+        fork = session.fork()
+        oracle = Oracle(want, seed=3, branches=True)
+        assert said(fork, 24, drafts=oracle) == want
+        assert oracle.tried
+        held = [weakref.ref(policy) for policy in fork.policies.values()]
+        del fork, oracle
+        assert [ref() for ref in held] == [None] * len(held)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.skipif(not has_int8(), reason="this torch has no int8 kernels for x86")
