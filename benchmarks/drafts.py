@@ -3,9 +3,10 @@
     python benchmarks/drafts.py [--model PATH] [--tokens 4000] [--repeats 3] [--threads 1]
 
 Three kinds of answers about one made-up text: a fact of it (`ask`), its summary (`summarize`), and
-its first sentences word for word (`copy`). The answers with drafts are those without; the run says
-so where they are not, as near ties may fall otherwise where products of several rows round. Weights
-are full ones: with packed ones, which large models have on a CPU by default, nothing is drafted.
+its first sentences word for word (`copy`, whose first words are put into the model's mouth). The
+answers with drafts are those without; the run says so where they are not, as near ties may fall
+otherwise where products of several rows round. Weights are full ones: with packed ones, which large
+models have on a CPU by default, nothing is drafted.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ PEOPLE = ("Ada Finch", "Bert Stone", "Cleo Marsh", "Dora Vale", "Emil Birch", "F
 VERBS = ("walked along", "looked over", "swept", "painted", "measured", "left")
 THINGS = ("the quay", "the long pier", "the boat house", "the market", "the mill", "the bridge")
 TIMES = ("in the morning", "at noon", "before the rain", "after supper", "all day", "late at night")
+BEGUN = 16  # tokens of a copy
 FACT = "The harbour master of Orn keeps the key of the lighthouse under the third step of the mill."
 TASKS = {
     "ask": ("ask", "Where does the harbour master of Orn keep the key of the lighthouse?", 48),
@@ -76,22 +78,23 @@ def main() -> None:
         for name, (task, question, n) in TASKS.items():
             fields = {"question": question} if question else {}
             prompt = build_prompt(engine.tokenizer, engine.config, task, **fields)
+            tail = [*prompt.tail_ids, *(document[:BEGUN] if name == "copy" else ())]
             session = engine.session()
             session.read([*prompt.head_ids, *document])
             session.end()
             suffixes = SuffixArray.of(document)
             ways: dict[str, Any] = {
                 "off": lambda: None,
-                "document": lambda tail=prompt.tail_ids, head=prompt.head_ids, s=suffixes: (
-                    DocumentDrafts(s, tail, len(head))
+                "document": lambda tail=tail, head=prompt.head_ids, s=suffixes: DocumentDrafts(
+                    s, tail, len(head)
                 ),
             }
             if given.lookahead:
-                ways["lookahead"] = lambda tail=prompt.tail_ids: Lookahead([*document, *tail])
+                ways["lookahead"] = lambda tail=tail: Lookahead([*document, *tail])
             best: dict[str, tuple[list[int], float, int]] = {}
             for _ in range(given.repeats):  # one after another: load of the machine falls on all
                 for way, make in ways.items():
-                    one = answer(session, prompt.tail_ids, n, make())
+                    one = answer(session, tail, n, make())
                     if way not in best or one[1] < best[way][1]:
                         best[way] = one
             for way, (said, took, passes) in best.items():
