@@ -56,7 +56,7 @@ def bytes_of(config: ModelConfig, layer: Layer, store: UnitStore, rule: str) -> 
     vector = d * store.index_dtype.itemsize
     if rule == "representatives":
         return n * layer.n_heads * vector
-    m = n_candidates(store)
+    m = n_candidates(store, n)
     if rule == "keys" or reads_all(store, n):
         return n * unit
     moments = 2 * store.parts * layer.n_kv_heads * d * store.moment_dtype.itemsize

@@ -59,7 +59,7 @@ class Compared:
         for count in self.candidates:
             if count < n:
                 lookup_by_keys.CANDIDATES, lookup_by_keys.OF_TOPK = count * store.block_size, 0
-                lookup_by_keys.AS_QUICK = 1
+                lookup_by_keys.AS_QUICK, lookup_by_keys.SHARE = 1, n
                 name = f"moments, {count} candidates"
                 scores[name] = moment_masses(store, q, others, n, how, 1)
         mass = scores["keys"][0, 0].exp()

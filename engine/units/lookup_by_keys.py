@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LSE_VALUES = 2**24  # float32, of all units for some queries, held at once by a lookup by keys
 CANDIDATES = 2**13  # tokens of the units whose keys are read: all of a shorter text
 OF_TOPK = 8  # and of so many times the units that are chosen at least
+SHARE = 8  # and of one in so many of all units: what is likely says less of a text so much longer
 AS_QUICK = 2  # times as many units have all their keys read as soon as they are ranked
 
 
@@ -83,14 +84,14 @@ def _lse(
 # ---- by moments --------------------------------------------------------------------------------
 
 
-def n_candidates(store: UnitStore) -> int:
-    """Units of a lookup whose keys are all read."""
-    return max(CANDIDATES // store.block_size, OF_TOPK * store.most)
+def n_candidates(store: UnitStore, n: int) -> int:
+    """Units, of n, whose keys are all read by a lookup."""
+    return max(CANDIDATES // store.block_size, OF_TOPK * store.most, n // SHARE)
 
 
 def reads_all(store: UnitStore, n: int) -> bool:
     """Whether a lookup by moments reads the keys of all n units: no slower than ranking them."""
-    return n <= AS_QUICK * n_candidates(store)
+    return n <= AS_QUICK * n_candidates(store, n)
 
 
 def moment_masses(
@@ -102,7 +103,7 @@ def moment_masses(
     Candidates are the units that would receive most by `moment_mass`, of all heads. Of few units
     (`reads_all`) this is `key_masses`.
     """
-    m = n_candidates(store)
+    m = n_candidates(store, n)
     if reads_all(store, n):
         return key_masses(store, q, beside, n, softmax, groups)
     runs = [

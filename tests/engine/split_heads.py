@@ -54,7 +54,7 @@ def main(rank: int, folder: Path) -> None:
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2,
         timeout=timedelta(seconds=60),
     )  # fmt: skip
-    lookup_by_keys.AS_QUICK = 1
+    lookup_by_keys.AS_QUICK, lookup_by_keys.SHARE = 1, 10**9
     lookup_by_keys.CANDIDATES, lookup_by_keys.OF_TOPK = 16, 4  # fewer than there are units
     plan = DistributedConfig(tp_plan="auto")
     config = {"model": SMALL_MEMORY, "chunk_size": CHUNK}

@@ -61,6 +61,7 @@ def outputs(engine: Engine) -> tuple[Tensor, int]:
 def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup_by_keys, "CANDIDATES", 16)
     monkeypatch.setattr(lookup_by_keys, "AS_QUICK", 1)
+    monkeypatch.setattr(lookup_by_keys, "SHARE", 10**9)
     monkeypatch.setattr(lookup_by_keys, "OF_TOPK", 4)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -46,6 +47,7 @@ def few_candidates(n: int = 9) -> Iterator[None]:
         patch.setattr(lookup_by_keys, "CANDIDATES", n * SIZE)
         patch.setattr(lookup_by_keys, "OF_TOPK", 1)
         patch.setattr(lookup_by_keys, "AS_QUICK", 1)
+        patch.setattr(lookup_by_keys, "SHARE", 10**9)
         yield
 
 
@@ -54,6 +56,14 @@ def test_where_all_are_candidates_moments_are_keys() -> None:
     keys = lookups(memory(), qkv, calls)
     moments = lookups(memory(unit_score="moments"), qkv, calls)
     assert all(torch.equal(a.chosen, b.chosen) for a, b in zip(keys, moments, strict=True))
+
+
+def test_candidates_grow_with_the_text() -> None:
+    store: Any = SimpleNamespace(block_size=64, most=8)
+    counts = [lookup_by_keys.n_candidates(store, n) for n in (10, 1024, 4096, 16384)]
+    assert counts == [128, 128, 512, 2048]
+    assert not lookup_by_keys.reads_all(store, 4096)
+    assert lookup_by_keys.reads_all(store, 256)
 
 
 @pytest.mark.parametrize("n_queries", [1, 5, EXC])
