@@ -1,6 +1,7 @@
 """What one decode step's lookups cost at any length: bytes read and seconds, by each rule.
 
 One layer of a model's shape with keys of random numbers, which change neither; times the layers.
+`moments` has the units beside that a question put first, as if it had put them far apart.
 How well a rule chooses takes keys of a real text: `lookup_mass.py`.
 
     python benchmarks/lookup_cost.py --len 64K,1M --heads 14 --kv-heads 2 --head-dim 64 --layers 24
@@ -22,7 +23,7 @@ from infllm.cli.tasks.lengths import parse_length
 from infllm.engine.attachment import Layer, Rotary, Softmax
 from infllm.engine.config import ModelConfig
 from infllm.engine.units import UnitStore, key_masses, moment_masses
-from infllm.engine.units.lookup_by_keys import n_candidates, reads_all
+from infllm.engine.units.lookup_by_keys import OF_TOPK, n_candidates, reads_all
 from infllm.kernels.quantize import storage_dtype
 from infllm.kernels.rotate import Rope
 from infllm.kernels.unit_topk import top_units
@@ -56,14 +57,15 @@ def bytes_of(config: ModelConfig, layer: Layer, store: UnitStore, rule: str) -> 
     vector = d * store.index_dtype.itemsize
     if rule == "representatives":
         return n * layer.n_heads * vector
-    m = n_candidates(store, n)
     if rule == "keys" or reads_all(store, n):
         return n * unit
-    moments = 2 * store.parts * layer.n_kv_heads * d * store.moment_dtype.itemsize
-    return n * moments + m * unit
+    moments = 2 * layer.n_kv_heads * d * store.moment_dtype.itemsize
+    return n * moments + (n_candidates(store, n, step=True) + OF_TOPK * store.most) * unit
 
 
-def step(config: ModelConfig, store: UnitStore, rule: str, q: torch.Tensor) -> torch.Tensor:
+def step(
+    config: ModelConfig, store: UnitStore, rule: str, q: torch.Tensor, likely: torch.Tensor
+) -> torch.Tensor:
     beside = torch.zeros(*q.shape[:3])
     how = Softmax(q.shape[-1] ** -0.5)
     if rule == "representatives":
@@ -71,7 +73,7 @@ def step(config: ModelConfig, store: UnitStore, rule: str, q: torch.Tensor) -> t
     elif rule == "keys":
         scores = key_masses(store, q, beside, store.n, how, 1)
     else:
-        scores = moment_masses(store, q, beside, store.n, how, 1)
+        scores = moment_masses(store, q, beside, store.n, how, 1, likely)
     return top_units(scores, config.topk)
 
 
@@ -99,11 +101,12 @@ def main() -> None:
     print(f"{'tokens':>9} {'rule':16} {'MB a step':>9} {'of published':>12} {'CPU ms':>8} {'':>6}")
     for length in map(parse_length, args.lengths.split(",")):
         store = filled(config, layer, length // args.block_size)
+        likely = torch.linspace(0, store.n - 1, OF_TOPK * store.most).long()[None]
         seconds: dict[str, list[float]] = {rule: [] for rule in RULES}
         for _ in range(args.times):
             for rule in RULES:  # in turns: what else runs slows all alike
                 began = time.process_time()
-                step(config, store, rule, q)
+                step(config, store, rule, q, likely)
                 seconds[rule].append(time.process_time() - began)
         base = bytes_of(config, layer, store, RULES[0]), median(seconds[RULES[0]])
         for rule in RULES:

@@ -7,9 +7,10 @@ Every way of choosing (--criteria) at every share (--ratios) prunes a fresh copy
 random way with each of --seeds. A row is written when it is done: the same command goes on with
 what is missing. Of a text it reads one stream of --tokens under inf-llm with a window of 2,048, so
 that the first 2,048 tokens are read by full attention and the rest with lookups; perplexity of both
-parts. Then --samples of each retrieval task at --length: pass key, a number in a text (RULER's
-niah_single_2), the value of a UUID in a JSON object. The question is put without a chat template
-and the right answer is scored: its nats a token, and whether greedy decoding would write it.
+parts, and of what lies between doublings of the length. Then --samples of each retrieval task at
+--length: pass key, a number in a text (RULER's niah_single_2), the value of a UUID in a JSON
+object. The question is put without a chat template and the right answer is scored: its nats a
+token, and whether greedy decoding would write it.
 
 Time is the process's CPU time, of reading the stream and of 12 decode steps, so that other work
 beside it shows little; the table prints it as a share of the whole model's.
@@ -99,8 +100,20 @@ def perplexity(engine: Any, args: argparse.Namespace) -> dict[str, Any]:
     return {
         "nll_2k": sum(near) / len(near),
         "nll_beyond": sum(far) / len(far) if far else None,
+        "nll_along": along(losses),
         "ms_a_token_read": 1000 * took / args.tokens,
     }
+
+
+def along(losses: list[float]) -> dict[str, float]:
+    """Mean loss of the first WINDOW tokens, of as many behind them, of twice as many, and so on:
+    by the token at which each stretch ends."""
+    found, start, stop = {}, 0, WINDOW
+    while start < len(losses):
+        some = losses[start:stop]
+        found[str(start + len(some))] = sum(some) / len(some)
+        start, stop = stop, 2 * stop
+    return found
 
 
 def retrieval(engine: Any, config: Any, args: argparse.Namespace) -> dict[str, Any]:

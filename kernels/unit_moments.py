@@ -1,4 +1,4 @@
-"""Lookup of memory units by moments of their keys: mean and variance of parts of each unit.
+"""Lookup of memory units by moments of their keys: mean and variance of units, or of their parts.
 
 Were the products q.k of a query with n keys normally distributed, with mean m and variance s, then
 their logsumexp would be log n + m + s / 2, as long as the largest of n such products is among those
@@ -36,6 +36,14 @@ def unit_moments(k: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (part - mean[..., None, :]).square_().mean(dim=-2)
 
 
+def whole_moments(means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
+    """Of units, from those of their parts, [..., parts, D] each: both float32 [..., D]."""
+    means = means.float()
+    mean = means.mean(dim=-2)
+    between = (means - mean[..., None, :]).square_().mean(dim=-2)
+    return mean, between.add_(variances.float().mean(dim=-2))
+
+
 def moment_mass(
     q: Tensor,
     beside: Tensor,
@@ -45,6 +53,7 @@ def moment_mass(
     scale: float,
     softcap: float | None = None,
     centre: Tensor | None = None,
+    parts: int | None = None,
 ) -> Tensor:
     """About the softmax mass of each unit, added up over queries and heads.
 
@@ -54,16 +63,17 @@ def moment_mass(
         q: [B, H, T, D], rotated.
         beside: float32 [B, H, T], joint logsumexp of all else that the queries see.
         means, variances: runs [B, Hkv, n * parts, D] of N units of `block` keys in all, by
-            `unit_moments`, never copied as a whole.
+            `unit_moments` or, of one part, `whole_moments`; never copied as a whole.
         scale, softcap: as in `attend`.
         centre: [B, Hkv, D], what was taken from the keys before.
+        parts: of a unit; None: `parts_of(block)`.
 
     Returns:
         float32 [B, N].
     """
     b, d = q.shape[0], q.shape[3]
-    n_kv, parts = means[0].shape[1], parts_of(block)
-    size = block // parts
+    parts = parts or parts_of(block)
+    n_kv, size = means[0].shape[1], block // parts
     n = sum(run.shape[2] for run in means)
     total = q.new_zeros(b, n, dtype=torch.float32)
     query = (q.float() * scale).reshape(b, n_kv, -1, d)  # [B, Hkv, rows, D]
@@ -96,25 +106,23 @@ def _logits(rows: Tensor, moments: Sequence[tuple[Tensor, Tensor]], n: int, size
     rows [Hkv, rows, D] with moments [Hkv, n of run, D].
 
     Half the variance as far as the largest product reaches, and less beyond, is Huber's function
-    of the standard deviation. Head by head, whose vectors lie in one piece, and a few parts at
-    once: they stay in a CPU's caches between the passes over them.
+    of the standard deviation. A few parts at once: they stay in a CPU's caches between the passes
+    over them.
     """
     # Standard deviations to the largest of them; a single one has none, but 0 is refused.
     edge = math.sqrt(2 * math.log(size)) or 1.0
     heads, n_rows, _ = rows.shape
     out = rows.new_empty(heads, n_rows, n)
-    zero, step = rows.new_zeros(()), max(1, STEP // n_rows)
+    zero, step = rows.new_zeros(()), max(1, STEP // (heads * n_rows))
+    x, squares = rows.to(moments[0][0].dtype), (rows * rows).to(moments[0][1].dtype)
     start = 0
     for means, variances in moments:
-        x, squares = rows.to(means.dtype), (rows * rows).to(means.dtype)
-        for i in range(heads):
-            place = out[i, :, start : start + means.shape[1]].split(step, 1)
-            parts = zip(place, means[i].split(step), variances[i].split(step), strict=True)
-            for some, mean, variance in parts:
-                deviation = (squares[i] @ variance.T).float().sqrt_()
-                more = huber_loss(
-                    deviation, zero.expand_as(deviation), reduction="none", delta=edge
-                )
-                torch.add(x[i] @ mean.T, more, out=some)
+        place = out[:, :, start : start + means.shape[1]].split(step, 2)
+        for some, mean, variance in zip(
+            place, means.split(step, 1), variances.split(step, 1), strict=True
+        ):
+            deviation = (squares @ variance.mT).float().sqrt_()
+            more = huber_loss(deviation, zero.expand_as(deviation), reduction="none", delta=edge)
+            torch.add(x @ mean.mT, more, out=some)
         start += means.shape[1]
     return out

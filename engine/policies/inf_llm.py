@@ -13,7 +13,7 @@ from infllm.engine.policies.call_tokens import CallTokens
 from infllm.engine.policies.lookup_scores import Lookup, LookupScores
 from infllm.engine.policies.representatives import open_scores
 from infllm.engine.policies.unit_memory import UnitMemory
-from infllm.engine.units import key_masses, moment_masses
+from infllm.engine.units import key_masses, likely_units, moment_masses
 from infllm.kernels.partial_attention import Part
 from infllm.kernels.rotate import rotate
 from infllm.kernels.unit_mass import dense_lse
@@ -48,6 +48,8 @@ class InfLLM(UnitMemory):
         units, rest = self.open(k, v)
         self.take_latents(call)
         self.call = call
+        if q.shape[2] > 1:
+            self.likely = None
         # Keys are read once a block: too slow for the many blocks of a document's chunk.
         short = q.shape[2] <= self.query_block
         self.by_keys = cfg.unit_score != "representatives" and short
@@ -137,7 +139,11 @@ class InfLLM(UnitMemory):
         # What a rotation to position 0 would do to all keys (YaRN's scale), done to the queries.
         q = rotary.at(self.tokens.q_far, 0)
         if cfg.unit_score == "moments":
-            return moment_masses(self.units, q, others, n, how, groups)
+            if self.tokens.n_new == 1:
+                return moment_masses(self.units, q, others, n, how, groups, self.likely)
+            masses = moment_masses(self.units, q, others, n, how, groups)
+            self.likely = likely_units(self.units, masses)
+            return masses
         return key_masses(self.units, q, others, n, how, groups)
 
     def per_head(self, chosen: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class UnitMemory(OffDevice):
 
     KEPT = (
         "count", "init_k", "init_v", "rest_k", "rest_v", "rest_latents", "account", "held",
-        "visible",
+        "likely", "visible",
     )  # fmt: skip
 
     def __init__(self, config: ModelConfig, layer: Layer) -> None:
@@ -53,6 +53,7 @@ class UnitMemory(OffDevice):
         # [B, H, R + 1, D]
         self.account: Tensor | None = None
         self.held: Tensor | None = None  # units of the last lookup by more than one token
+        self.likely: Tensor | None = None  # those of most mass in it, if it ranked them by moments
         self.visible = 0  # units that lookups of this group may choose (chunk_topk_calc)
         self.record: list[Lookup | Cut] | None = None
         # Of the call under way.

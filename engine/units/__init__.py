@@ -7,7 +7,7 @@ from infllm.engine.lazy import lazily
 if TYPE_CHECKING:
     from infllm.engine.units.call_pages import CallPages
     from infllm.engine.units.faiss_index import FaissIndex
-    from infllm.engine.units.lookup_by_keys import key_masses, moment_masses
+    from infllm.engine.units.lookup_by_keys import key_masses, likely_units, moment_masses
     from infllm.engine.units.sizes import PAGE, Estimate, estimate, keeps_latents
     from infllm.engine.units.slab import Run, by_unit
     from infllm.engine.units.slot_table import SlotTable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PAGE", "CallPages", "Estimate", "FaissIndex", "Run", "SlotTable", "TokenStore", "UnitStore",
-    "by_unit", "estimate", "keeps_latents", "key_masses", "moment_masses",
+    "by_unit", "estimate", "keeps_latents", "key_masses", "likely_units", "moment_masses",
 ]  # fmt: skip
 
 __getattr__ = lazily(
@@ -24,7 +24,7 @@ __getattr__ = lazily(
     {
         "call_pages": ("CallPages",),
         "faiss_index": ("FaissIndex",),
-        "lookup_by_keys": ("key_masses", "moment_masses"),
+        "lookup_by_keys": ("key_masses", "likely_units", "moment_masses"),
         "sizes": ("PAGE", "Estimate", "estimate", "keeps_latents"),
         "slab": ("Run", "by_unit"),
         "slot_table": ("SlotTable",),

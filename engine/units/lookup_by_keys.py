@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 LSE_VALUES = 2**24  # float32, of all units for some queries, held at once by a lookup by keys
 CANDIDATES = 2**13  # tokens of the units whose keys are read: all of a shorter text
 OF_TOPK = 8  # and of so many times the units that are chosen at least
-SHARE = 8  # and of one in so many of all units: what is likely says less of a text so much longer
+SHARE = 4  # and of one in so many of all units: what is likely says less of a text so much longer
+# A decode step has no time for so many. It needs them less: its candidates are beside those units
+# that its question put first, of which there are `OF_TOPK` times as many as are chosen.
+STEP_SHARE = 8
+STEP_CANDIDATES = 2**15  # tokens, at most
 AS_QUICK = 2  # times as many units have all their keys read as soon as they are ranked
+TOGETHER = 64  # units that are copied and worked on at once: they stay in a CPU's caches
 
 
 def key_masses(
@@ -84,9 +89,12 @@ def _lse(
 # ---- by moments --------------------------------------------------------------------------------
 
 
-def n_candidates(store: UnitStore, n: int) -> int:
-    """Units, of n, whose keys are all read by a lookup."""
-    return max(CANDIDATES // store.block_size, OF_TOPK * store.most, n // SHARE)
+def n_candidates(store: UnitStore, n: int, *, step: bool = False) -> int:
+    """Units, of n, whose keys are all read by a lookup for a question, or for a decode step."""
+    least = max(CANDIDATES // store.block_size, OF_TOPK * store.most)
+    if step:
+        return max(least, min(n // STEP_SHARE, STEP_CANDIDATES // store.block_size))
+    return max(least, n // SHARE)
 
 
 def reads_all(store: UnitStore, n: int) -> bool:
@@ -95,38 +103,65 @@ def reads_all(store: UnitStore, n: int) -> bool:
 
 
 def moment_masses(
-    store: UnitStore, q: Tensor, beside: Tensor, n: int, softmax: Softmax, groups: int
-) -> Tensor:
+    store: UnitStore, q: Tensor, beside: Tensor, n: int, softmax: Softmax, groups: int,
+    likely: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """As `key_masses`, where no other units were than the candidates among the first n;
     the others score minus infinity.
 
-    Candidates are the units that would receive most by `moment_mass`, of all heads. Of few units
-    (`reads_all`) this is `key_masses`.
+    Candidates are the units that would receive most by `moment_mass`, of all heads: of their parts
+    for the queries of a question, of whole units for a decode step; and `likely` int64 [B, m],
+    which the step's question put first. Of few units (`reads_all`) this is `key_masses`.
     """
-    m = n_candidates(store, n)
     if reads_all(store, n):
         return key_masses(store, q, beside, n, softmax, groups)
-    runs = [
-        (view.slab.index, min(view.count, n - view.first) * store.parts)
+    step = q.shape[2] == 1
+    parts = 1 if step else store.parts
+    moments = [
+        (view.slab.index.whole if step else view.slab.index.moments)[
+            :, :, :, : min(view.count, n - view.first) * parts
+        ]
         for view in store.views
         if view.first < n
     ]
     rough = moment_mass(
-        q, beside, [x.means[:, :, :rows] for x, rows in runs],
-        [x.variances[:, :, :rows] for x, rows in runs], store.block_size, softmax.scale,
-        softmax.softcap, store.centre,
+        q, beside, [x[0] for x in moments], [x[1] for x in moments], store.block_size,
+        softmax.scale, softmax.softcap, store.centre, parts,
     )  # fmt: skip
     if store.split is not None:
         rough = store.split.sum(rough)
-    chosen = top_units(rough, m)  # int64 [B, m]
+    m = n_candidates(store, n, step=step)
+    if likely is not None:
+        rough = rough.scatter(-1, likely, float("inf"))
+        m += likely.shape[-1]
+    return candidate_masses(store, top_units(rough, m), q, beside, n, softmax, groups)
+
+
+def likely_units(store: UnitStore, mass: Tensor) -> Tensor:
+    """int64 [B, m]: the units of most `mass` [B, groups, n], a log, candidates of the steps that
+    follow."""
+    return top_units(mass.logsumexp(dim=1), OF_TOPK * store.most)
+
+
+def candidate_masses(
+    store: UnitStore, candidates: Tensor, q: Tensor, beside: Tensor, n: int, softmax: Softmax,
+    groups: int,
+) -> Tensor:  # fmt: skip
+    """As `key_masses`, where no other units were than `candidates` int64 [B, m], ascending; the
+    others score minus infinity."""
+    m = candidates.shape[1]
     lse, q = beside.new_empty(*q.shape[:3], m), store.key_query(q)
-    for b, units in enumerate(chosen.tolist()):
-        codes, scales = _gather_keys(store, units, b)
-        mine = q[b : b + 1].to(codes[0].device)  # on a GPU the queries come to the host
-        lse[b : b + 1] = unit_lse(mine, codes, scales or None, softmax.scale, softmax.softcap)
+    for b, units in enumerate(candidates.tolist()):
+        for first in range(0, m, TOGETHER):
+            some = slice(first, first + TOGETHER)
+            codes, scales = _gather_keys(store, units[some], b)
+            mine = q[b : b + 1].to(codes[0].device)  # on a GPU the queries come to the host
+            lse[b : b + 1, :, :, some] = unit_lse(
+                mine, codes, scales or None, softmax.scale, softmax.softcap
+            )
     mass = _of_all_heads(store, log_mass(lse, beside, groups), groups)
     out = mass.new_full((*mass.shape[:2], n), float("-inf"))
-    return out.scatter_(-1, chosen[:, None].expand_as(mass), mass)
+    return out.scatter_(-1, candidates[:, None].expand_as(mass), mass)
 
 
 def _gather_keys(store: UnitStore, units: list[int], b: int) -> tuple[list[Tensor], list[Tensor]]:

@@ -76,7 +76,9 @@ def _layer_bytes(config: ModelConfig, layer: Layer, n_tokens: int) -> tuple[int,
     # As in UnitStore: float32 on a CPU, at most 16 bits on a GPU unless the units have more.
     index = heads * layer.head_dim * (4 if layer.device.type == "cpu" else max(kv, 2))
     half = layer.device.type != "cpu" or cpu_has_bfloat16()
-    index += 2 * layer.n_kv_heads * n_parts(config) * layer.head_dim * (2 if half else 4)
+    parts = n_parts(config)
+    moments = parts + 1 if parts > 1 else parts  # those of whole units are kept beside
+    index += 2 * layer.n_kv_heads * moments * layer.head_dim * (2 if half else 4)
     if layer.latents is not None and keeps_latents(config, layer):
         waiting = min(n_tokens, config.n_local + config.block_size)
         kept += waiting * layer.latents.size * layer.dtype.itemsize

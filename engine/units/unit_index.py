@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from infllm.kernels.quantize import dequantize
+from infllm.kernels.unit_moments import whole_moments
 
 
 class UnitIndex:
-    """Of so many units: `vectors` [units, B, R, D]; `means` and `variances` [B, Hkv, units * parts,
-    D], each head's in one piece, where units have parts.
+    """Of so many units: `vectors` [units, B, R, D]; where units have parts, `moments`: means and
+    variances [B, Hkv, units * parts, D], each head's in one piece; and `whole`, those of the units
+    [B, Hkv, units, D], which follow from them.
 
     In files a unit's are in one row, [n, B, R + Hkv * parts * 2, D].
     """
@@ -24,9 +26,14 @@ class UnitIndex:
         self._parts = parts
         vector, moment = dtypes
         self.vectors = torch.empty(units, batch, n_vectors, dim, dtype=vector, device=device)
-        rows = (batch, self._n_kv, units * parts, dim)
-        self.means = torch.empty(rows, dtype=moment, device=device)
-        self.variances = torch.empty(rows, dtype=moment, device=device)
+        rows = (2, batch, self._n_kv, units * parts, dim)
+        self.moments = torch.empty(rows, dtype=moment, device=device)
+        rows = (2, batch, self._n_kv, units if parts > 1 else 0, dim)
+        self._whole = torch.empty(rows, dtype=moment, device=device)
+
+    @property
+    def whole(self) -> Tensor:
+        return self._whole if self._parts > 1 else self.moments
 
     def write(
         self, first: int, vectors: Tensor, moments: tuple[Tensor, Tensor] | None = None
@@ -35,9 +42,14 @@ class UnitIndex:
         n = vectors.shape[0]
         self.vectors[first : first + n].copy_(vectors)
         if moments is not None:
-            rows = slice(first * self._parts, (first + n) * self._parts)
-            for whole, some in zip((self.means, self.variances), moments, strict=True):
-                whole[:, :, rows].copy_(some.flatten(2, 3))
+            some = self.moments[:, :, :, first * self._parts : (first + n) * self._parts]
+            for stored, given in zip(some, moments, strict=True):
+                stored.copy_(given.flatten(2, 3))
+            if self._parts > 1:  # of what is stored: files then tell the same
+                units = self._whole[:, :, :, first : first + n]
+                of_units = whole_moments(*some.unflatten(3, (n, self._parts)))
+                for stored, given in zip(units, of_units, strict=True):
+                    stored.copy_(given)
 
     def write_rows(self, first: int, rows: Tensor) -> None:
         """Units `first` on, as files have them."""
@@ -54,15 +66,14 @@ class UnitIndex:
         vectors = self.vectors[start:stop]
         if self._parts == 0:
             return vectors
-        some = slice(start * self._parts, stop * self._parts)
-        moments = torch.stack([self.means[:, :, some], self.variances[:, :, some]], dim=3)
-        by_unit = moments.unflatten(2, (-1, self._parts)).permute(2, 0, 1, 3, 4, 5)
+        some = self.moments[:, :, :, start * self._parts : stop * self._parts]
+        by_unit = some.unflatten(3, (-1, self._parts)).permute(3, 1, 2, 4, 0, 5)
         return torch.cat([vectors, by_unit.flatten(2, 4).to(vectors.dtype)], dim=2)
 
     def nbytes(self, used: int) -> int:
         """Bytes of the first `used` units."""
-        moments = self.means[:, :, : used * self._parts].nbytes
-        return self.vectors[:used].nbytes + 2 * moments
+        moments = self.moments[:, :, :, : used * self._parts].nbytes
+        return self.vectors[:used].nbytes + moments + self._whole[:, :, :, :used].nbytes
 
 
 def centre_of(codes: Tensor, scale: Tensor | None) -> Tensor:

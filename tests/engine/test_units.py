@@ -107,7 +107,8 @@ def test_bytes_are_those_of_what_is_kept(kv_dtype: str, heads: str) -> None:
     vector += 4 if kv_dtype in ("int8", "fp8") else 0
     assert held.host_bytes == 100 * 2 * HKV * SIZE * vector
     index = held.index_dtype.itemsize
-    moments = 2 * HKV * held.parts * DIM * held.moment_dtype.itemsize
+    assert held.parts > 1  # then those of whole units are kept beside
+    moments = 2 * HKV * (held.parts + 1) * DIM * held.moment_dtype.itemsize
     representatives = (H if heads == "query" else HKV) * DIM * index
     assert held.device_bytes - empty == 100 * (representatives + moments)
     plain = store(kv_dtype=kv_dtype, repr_heads=heads, unit_score="representatives")

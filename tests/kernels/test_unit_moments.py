@@ -10,7 +10,7 @@ from torch import Tensor
 
 from infllm.kernels import unit_moments as module
 from infllm.kernels.unit_mass import log_mass, unit_lse
-from infllm.kernels.unit_moments import moment_mass, parts_of, unit_moments
+from infllm.kernels.unit_moments import moment_mass, parts_of, unit_moments, whole_moments
 from tests.kernels.parts import normal
 
 
@@ -42,6 +42,14 @@ def test_moments_are_mean_and_variance_of_each_part(dtype: torch.dtype) -> None:
         torch.testing.assert_close(mean[..., i, :].double(), part.mean(-2))
         want = part.var(-2, correction=0)
         torch.testing.assert_close(variance[..., i, :].double(), want, atol=1e-6, rtol=1e-5)
+
+
+def test_those_of_a_unit_follow_from_those_of_its_parts() -> None:
+    k = normal(2, 3, 32, 8).double() + 5
+    mean, variance = whole_moments(*unit_moments(k))
+    assert mean.dtype == variance.dtype == torch.float32
+    torch.testing.assert_close(mean.double(), k.mean(-2))
+    torch.testing.assert_close(variance.double(), k.var(-2, correction=0), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("softcap", [None, 3.0])
