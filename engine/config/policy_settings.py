@@ -31,8 +31,9 @@ class LookupSettings(Settings):
     for `far_position: exact`."""
 
     # `representatives`: by a mean vector of each unit, as published. `keys`: by the attention mass
-    # that all their keys would receive. `moments`: likewise, of the 8K tokens, or the eighth of
-    # all units, that mean and variance of the keys put first.
+    # that all their keys would receive. `moments`: likewise, of those units alone that mean and
+    # variance of the keys put first: of 16K tokens all, of more a quarter for a question, and
+    # fewer for a step of its answer.
     unit_score: Literal["representatives", "keys", "moments"] = "moments"
     # `capped`: all that is far at one distance, as published. `exact`: at its own, in all calls.
     # `within`: at its own up to `far_limit` tokens, and at that distance beyond.

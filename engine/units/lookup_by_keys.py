@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from infllm.kernels.rotate import Rope
 
 LSE_VALUES = 2**24  # float32, of all units for some queries, held at once by a lookup by keys
-CANDIDATES = 2**13  # tokens of the units whose keys are read: all of a shorter text
-OF_TOPK = 8  # and of so many times the units that are chosen at least
-SHARE = 4  # and of one in so many of all units: what is likely says less of a text so much longer
-# A decode step has no time for so many. It needs them less: its candidates are beside those units
-# that its question put first, of which there are `OF_TOPK` times as many as are chosen.
+
+# By moments: units whose keys are all read, the candidates.
+CANDIDATES = 2**13  # tokens of them at least
+OF_TOPK = 8  # and so many times as many as are chosen at least
+SHARE = 4  # for a question one in so many of all units: moments mislead more among so many more
+# For a step, which has less time, one in so many, of so many tokens at most. It needs fewer: beside
+# them are those that its question put first, OF_TOPK times as many as are chosen.
 STEP_SHARE = 8
-STEP_CANDIDATES = 2**15  # tokens, at most
+STEP_CANDIDATES = 2**15
 AS_QUICK = 2  # times as many units have all their keys read as soon as they are ranked
 TOGETHER = 64  # units that are copied and worked on at once: they stay in a CPU's caches
 

@@ -10,9 +10,8 @@ from infllm.kernels.unit_moments import whole_moments
 
 
 class UnitIndex:
-    """Of so many units: `vectors` [units, B, R, D]; where units have parts, `moments`: means and
-    variances [B, Hkv, units * parts, D], each head's in one piece; and `whole`, those of the units
-    [B, Hkv, units, D], which follow from them.
+    """Of so many units: `vectors` [units, B, R, D]; and, where units have parts, `moments`: means
+    and variances [2, B, Hkv, units * parts, D], each head's in one piece.
 
     In files a unit's are in one row, [n, B, R + Hkv * parts * 2, D].
     """
@@ -33,6 +32,7 @@ class UnitIndex:
 
     @property
     def whole(self) -> Tensor:
+        """Moments of whole units [2, B, Hkv, units, D], which follow from those of their parts."""
         return self._whole if self._parts > 1 else self.moments
 
     def write(
