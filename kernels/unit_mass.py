@@ -18,6 +18,12 @@ STEP = 2**19
 UNITS = 2**11  # whose shares are added up at once, likewise
 
 
+def units_at_once(q: Tensor, n_kv: int, block: int) -> int:
+    """Units whose keys `unit_lse` works on at once, for q [B, H, T, D]."""
+    _, h, t, d = q.shape
+    return max(1, STEP // (block * max(n_kv * d, h * t)))
+
+
 def unit_lse(
     q: Tensor,
     k: Sequence[Tensor],
@@ -48,7 +54,7 @@ def unit_lse(
     out = q.new_empty(b, h, t, n, dtype=torch.float32)
     query = (q.float() * scale).reshape(b, n_kv, -1, d)
     rows = query.shape[2]
-    step = min(n, max(1, STEP // (block * max(n_kv * d, h * t))))
+    step = min(n, units_at_once(q, n_kv, block))
     key_buffer = out.new_empty(n_kv * step * block * d)
     logit_buffer = out.new_empty(n_kv * rows * step * block)
     for start in range(0, n, step):

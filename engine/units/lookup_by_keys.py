@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from infllm.engine.units.slab import raw
-from infllm.kernels.quantize import storage_dtype
-from infllm.kernels.unit_mass import log_mass, unit_lse
+from infllm.kernels.unit_mass import log_mass, unit_lse, units_at_once
 from infllm.kernels.unit_moments import moment_mass
 from infllm.kernels.unit_topk import top_units
 
@@ -28,9 +27,8 @@ SHARE = 4  # for a question one in so many of all units: moments mislead more am
 # For a step, which has less time, one in so many, of so many tokens at most. It needs fewer: beside
 # them are those that its question put first, OF_TOPK times as many as are chosen.
 STEP_SHARE = 8
-STEP_CANDIDATES = 2**15
+STEP_CANDIDATES = 2**16
 AS_QUICK = 2  # times as many units have all their keys read as soon as they are ranked
-TOGETHER = 64  # units that are copied and worked on at once: they stay in a CPU's caches
 
 
 def key_masses(
@@ -151,34 +149,37 @@ def candidate_masses(
 ) -> Tensor:  # fmt: skip
     """As `key_masses`, where no other units were than `candidates` int64 [B, m], ascending; the
     others score minus infinity."""
-    m = candidates.shape[1]
-    lse, q = beside.new_empty(*q.shape[:3], m), store.key_query(q)
+    lse, q = beside.new_empty(*q.shape[:3], candidates.shape[1]), store.key_query(q)
     for b, units in enumerate(candidates.tolist()):
-        for first in range(0, m, TOGETHER):
-            some = slice(first, first + TOGETHER)
-            codes, scales = _gather_keys(store, units[some], b)
-            mine = q[b : b + 1].to(codes[0].device)  # on a GPU the queries come to the host
+        mine = q[b : b + 1].cpu()  # on a GPU the queries come to the host
+        done = 0
+        for codes, scales in _gather_keys(store, units, b, mine):
+            some = slice(done, done + len(codes))
             lse[b : b + 1, :, :, some] = unit_lse(
-                mine, codes, scales or None, softmax.scale, softmax.softcap
+                mine, [codes], None if scales is None else [scales], softmax.scale, softmax.softcap
             )
+            done = some.stop
     mass = _of_all_heads(store, log_mass(lse, beside, groups), groups)
     out = mass.new_full((*mass.shape[:2], n), float("-inf"))
     return out.scatter_(-1, candidates[:, None].expand_as(mass), mass)
 
 
-def _gather_keys(store: UnitStore, units: list[int], b: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Host copies of the keys of `units` (ascending) of sequence b, by the runs that they lie in,
-    as `UnitStore.key_codes`: codes [n of run, 1, Hkv, block_size, D] and, of int8 and fp8, scales
-    [n of run, 1, Hkv, block_size, 1]."""
-    codes, scales = [], []
+def _gather_keys(
+    store: UnitStore, units: list[int], b: int, q: Tensor
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Host copies of the keys of `units` (ascending) of sequence b, as `UnitStore.key_codes`:
+    codes [n, 1, Hkv, block_size, D] and, of int8 and fp8, scales [n, 1, Hkv, block_size, 1].
+
+    As many at once as `unit_lse` works on at once for q: they stay in a CPU's caches.
+    """
+    together = units_at_once(q, store.page[1], store.block_size)
     for slab, run, rows in store.places(units):
         store.staging.settle(slab)
         if run.seal is not None:
             for row in rows:
                 run.seal.check(row)
-        picked = torch.tensor(rows)
-        stored = raw(store.key_codes(run.kv[:, b : b + 1])).index_select(0, picked)
-        codes.append(stored.view(storage_dtype(store.kv_dtype)))
-        if run.scale is not None:
-            scales.append(store.key_codes(run.scale[:, b : b + 1]).index_select(0, picked))
-    return codes, scales
+        for picked in torch.tensor(rows).split(together):
+            scales = run.scale
+            if scales is not None:
+                scales = store.picked_keys(scales[:, b : b + 1], picked)
+            yield store.picked_keys(run.kv[:, b : b + 1], picked), scales

@@ -156,6 +156,12 @@ class UnitStore:
             return codes[:, :, 0]
         return torch.cat([raw(codes[:, :, 0]), raw(codes[:, :, 1])], dim=3).view(codes.dtype)
 
+    def picked_keys(self, stored: Tensor, rows: Tensor) -> Tensor:
+        """A copy of `key_codes` of some rows of what is stored [n, B, *page]."""
+        if self.latents is None:
+            return raw(stored[:, :, 0]).index_select(0, rows).view(stored.dtype)
+        return self.key_codes(raw(stored).index_select(0, rows).view(stored.dtype))
+
     def key_query(self, q: Tensor) -> Tensor:
         """Queries [B, H, T, D or L] for products with `key_codes`."""
         return q if self.latents is None else self.latents.query(q)
