@@ -27,7 +27,7 @@ SHARE = 4  # for a question one in so many of all units: moments mislead more am
 # For a step, which has less time, one in so many, of so many tokens at most. It needs fewer: beside
 # them are those that its question put first, OF_TOPK times as many as are chosen.
 STEP_SHARE = 8
-STEP_CANDIDATES = 2**16
+STEP_CANDIDATES = 3 * 2**14
 AS_QUICK = 2  # times as many units have all their keys read as soon as they are ranked
 
 
