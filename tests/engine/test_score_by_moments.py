@@ -177,3 +177,18 @@ def test_memories_with_moments_are_saved_and_opened(llama: Served, tmp_path: Pat
         assert torch.equal(opened.fork().score(question), session.fork().score(question))
         assert torch.equal(opened.score(TEXT[:3], step=True), session.score(TEXT[:3], step=True))
         assert_same_state(opened, session)
+
+
+def test_what_a_question_put_first_is_saved_with_it(llama: Served, tmp_path: Path) -> None:
+    with few_candidates(4):
+        session = llama.session(unit_score="moments")
+        session.read(TEXT)
+        session.end()
+        session.score(ids(7, seed=3))
+        session.save(tmp_path)
+        opened = llama.engine.open(tmp_path, overrides={"unit_score": "moments"})
+        for policy in opened.policies.values():
+            assert isinstance(policy, InfLLM)
+            assert policy.likely is not None
+        assert_same_state(opened, session)
+        assert torch.equal(opened.score(TEXT[:3], step=True), session.score(TEXT[:3], step=True))
