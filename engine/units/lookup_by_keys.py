@@ -181,5 +181,5 @@ def _gather_keys(
         for picked in torch.tensor(rows).split(together):
             scales = run.scale
             if scales is not None:
-                scales = store.picked_keys(scales[:, b : b + 1], picked)
-            yield store.picked_keys(run.kv[:, b : b + 1], picked), scales
+                scales = store.key_codes(scales[:, b : b + 1], picked)
+            yield store.key_codes(run.kv[:, b : b + 1], picked), scales

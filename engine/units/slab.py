@@ -68,6 +68,11 @@ class Run:
     scale: Tensor | None  # float32 [rows, B, 2, Hkv, block_size, 1]
     seal: Seal | None = None  # checksums of the rows, where a file holds them
 
+    @property
+    def nbytes(self) -> int:
+        """Of keys and values and their scales."""
+        return self.kv.nbytes + (0 if self.scale is None else self.scale.nbytes)
+
     def part(self, start: int, stop: int) -> Run | None:
         """Rows `start` to `stop - 1` of the slab, as far as they are in this run."""
         a, z = max(start - self.first, 0), min(stop - self.first, self.kv.shape[0])

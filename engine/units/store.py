@@ -149,18 +149,14 @@ class UnitStore:
         stored = dequantize(codes.to(self.device), scale, self.dtype)
         return self.latents.expand(stored.flatten(1, 3))
 
-    def key_codes(self, codes: Tensor) -> Tensor:
-        """What a lookup by keys reads of units as stored, [n, B, *page]: [n, B, Hkv, block_size,
-        D or L]. Codes, or their scales."""
+    def key_codes(self, stored: Tensor, rows: Tensor | None = None) -> Tensor:
+        """What a lookup by keys reads of units as stored, [n, B, *page], of all or, copied, of some
+        `rows`: [n, B, Hkv, block_size, D or L]. Codes, or their scales."""
+        read = raw(stored) if self.latents is not None else raw(stored)[:, :, :1]
+        read = read if rows is None else read.index_select(0, rows)
         if self.latents is None:
-            return codes[:, :, 0]
-        return torch.cat([raw(codes[:, :, 0]), raw(codes[:, :, 1])], dim=3).view(codes.dtype)
-
-    def picked_keys(self, stored: Tensor, rows: Tensor) -> Tensor:
-        """A copy of `key_codes` of some rows of what is stored [n, B, *page]."""
-        if self.latents is None:
-            return raw(stored[:, :, 0]).index_select(0, rows).view(stored.dtype)
-        return self.key_codes(raw(stored).index_select(0, rows).view(stored.dtype))
+            return read[:, :, 0].view(stored.dtype)
+        return torch.cat([read[:, :, 0], read[:, :, 1]], dim=3).view(stored.dtype)
 
     def key_query(self, q: Tensor) -> Tensor:
         """Queries [B, H, T, D or L] for products with `key_codes`."""
@@ -243,8 +239,7 @@ class UnitStore:
         `infllm.kernels.key_topk`. On a GPU the queries come to the host, where the keys are."""
         runs = self._runs()
         for run in runs:
-            if run.seal is not None:
-                run.seal.check_keys()
+            self.check_keys(run)
         scales = [run.scale[:, :, 0] for run in runs if run.scale is not None]
         keys = [run.kv[:, :, 0] for run in runs]
         best, index = top_keys(q.cpu(), keys, scales or None, topk)
@@ -386,12 +381,12 @@ class UnitStore:
     @property
     def host_bytes(self) -> int:
         """Bytes of keys and values that are kept in memory for the units."""
-        return sum(_bytes(run) for run in self._runs() if run.seal is None)
+        return sum(run.nbytes for run in self._runs() if run.seal is None)
 
     @property
     def disk_bytes(self) -> int:
         """Bytes of keys and values that are read from files when looked up."""
-        return sum(_bytes(run) for run in self._runs() if run.seal is not None)
+        return sum(run.nbytes for run in self._runs() if run.seal is not None)
 
     def _runs(self) -> list[Run]:
         return [run for view in self.views for run in view.runs(0, self.n)]
@@ -400,7 +395,3 @@ class UnitStore:
     def device_bytes(self) -> int:
         """Bytes of slots and unit index on the device."""
         return sum(view.slab.index_bytes for view in self.views) + self.slots.nbytes
-
-
-def _bytes(run: Run) -> int:
-    return run.kv.nbytes + (0 if run.scale is None else run.scale.nbytes)
