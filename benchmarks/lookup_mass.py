@@ -49,9 +49,11 @@ def candidates(tokens: int, n: int) -> Iterator[None]:
     before = [getattr(lookup_by_keys, name) for name in names]
     for name, value in zip(names, (tokens, 0, 1, n, n), strict=True):
         setattr(lookup_by_keys, name, value)
-    yield
-    for name, value in zip(names, before, strict=True):
-        setattr(lookup_by_keys, name, value)
+    try:
+        yield
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(lookup_by_keys, name, value)
 
 
 class Compared:

@@ -49,7 +49,7 @@ class InfLLM(UnitMemory):
         self.take_latents(call)
         self.call = call
         if q.shape[2] > 1:
-            self.likely = None
+            self.likely = None  # it was of the question before
         # Keys are read once a block: too slow for the many blocks of a document's chunk.
         short = q.shape[2] <= self.query_block
         self.by_keys = cfg.unit_score != "representatives" and short
@@ -112,6 +112,8 @@ class InfLLM(UnitMemory):
         else:
             by_keys = self.by_keys
             scores = self.key_scores(beside, n) if by_keys else self.unit_scores.of(block, n)
+            if by_keys and units.parts and not decoding:
+                self.likely = likely_units(units, scores)
             if held is not None:
                 scores = scores.scatter(-1, held, float("inf"))
             chosen = self.best(scores, k)
@@ -139,11 +141,8 @@ class InfLLM(UnitMemory):
         # What a rotation to position 0 would do to all keys (YaRN's scale), done to the queries.
         q = rotary.at(self.tokens.q_far, 0)
         if cfg.unit_score == "moments":
-            if self.tokens.n_new == 1:
-                return moment_masses(self.units, q, others, n, how, groups, self.likely)
-            masses = moment_masses(self.units, q, others, n, how, groups)
-            self.likely = likely_units(self.units, masses)
-            return masses
+            likely = self.likely if self.tokens.n_new == 1 else None
+            return moment_masses(self.units, q, others, n, how, groups, likely)
         return key_masses(self.units, q, others, n, how, groups)
 
     def per_head(self, chosen: Tensor) -> Tensor:
