@@ -9,7 +9,6 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from threading import Event
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from infllm.engine.policies import FastInfLLM, InfLLM, run_policy
 from infllm.engine.policies.lookup_scores import Lookup
 from infllm.engine.policies.representatives import Cut
 from infllm.engine.units import store as units_module
-from infllm.engine.units.staging import Staging, Threads, with_huge_pages
+from infllm.engine.units.staging import Staging, Threads
 from infllm.kernels.rotate import Rope
 from tests.engine.served import SMALL_MEMORY, Served
 from tests.engine.tiny_models import ids
@@ -224,39 +223,6 @@ def test_blocks_attended_together_are_as_one_by_one(
     assert torch.equal(*vectors)
 
 
-# ---- threads ------------------------------------------------------------------------------------
-
-
-def test_what_a_thread_raises_is_raised_where_it_is_waited_for() -> None:
-    threads, owner, done = Threads(), object(), []
-
-    def fails() -> None:
-        raise OSError("no such row")
-
-    mark = threads.up(fails)
-    threads.up(lambda: done.append("up")).result()  # the next piece is done all the same
-    with pytest.raises(OSError, match="no such row"):
-        mark.result()
-    threads.down(lambda: done.append("down"), owner)
-    threads.down(fails, owner)
-    with pytest.raises(OSError, match="no such row"):
-        threads.settle(owner)
-    assert done == ["up", "down"]
-
-
-def test_settling_waits_for_one_owner_alone() -> None:
-    threads, first, second = Threads(), object(), object()
-    free, done = Event(), []
-    threads.down(lambda: done.append(1), first)
-    threads.down(lambda: free.wait(10) and done.append(2), second)
-    threads.settle(first)
-    assert done == [1]
-    free.set()
-    threads.settle(second)
-    assert done == [1, 2]
-    threads.settle(first)
-
-
 def test_a_damaged_unit_is_refused_where_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     staging = ThreadedStaging()
     monkeypatch.setattr(units_module, "make_staging", lambda device: staging)
@@ -274,31 +240,6 @@ def test_a_damaged_unit_is_refused_where_it_is_waited_for(monkeypatch: pytest.Mo
         run.seal = Damaged()  # type: ignore[assignment]
     with pytest.raises(MemoryFileError):
         run_policy(policy, q, k, v, Call(160, 160), 0.25)
-
-
-def test_huge_pages_are_asked_for_where_there_is_room() -> None:
-    """It holds what is written, whether the system gives them or not."""
-    for n in (1, 2**21, 5 * 2**21 + 3):
-        memory = with_huge_pages(torch.empty(n, dtype=torch.uint8))
-        memory.fill_(7)
-        assert int(memory.sum()) == 7 * n
-
-
-def test_units_are_gathered_from_all_runs_of_all_slabs() -> None:
-    """Whatever lies between those that are asked for, and each once."""
-    store = units_module.UnitStore(ModelConfig(**SMALL_MEMORY, kv_dtype="fp32"), layer(), 1)
-    g = torch.Generator().manual_seed(0)
-    kv = torch.randn(2, 1, 2, 300, 4, 16, generator=g)
-    for first in range(0, 300, 60):
-        some = slice(first, first + 60)
-        store.append(kv[0][:, :, some], kv[1][:, :, some], torch.zeros(1, 4, 60, 16))
-    assert len(store.views) == 3
-    slab = store.views[1].slab
-    rows = slab.runs[0]
-    slab.runs = [rows.part(0, 40), rows.part(40, 128)]  # as a file and memory behind it
-    for units in ([0], [63, 64], [5, 70, 103, 104, 105, 191, 192, 299], list(range(300)), []):
-        (got,) = store.gather(units)
-        assert torch.equal(got, kv[:, 0][:, :, units].permute(2, 0, 1, 3, 4))
 
 
 # ---- the host does not wait ---------------------------------------------------------------------

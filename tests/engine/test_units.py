@@ -67,6 +67,22 @@ def test_fetch_returns_what_was_appended(kv_dtype: str) -> None:
     assert torch.equal(got_k, dequantize(*quantize(k[:, order], kv_dtype), torch.float32))
 
 
+def test_units_are_gathered_from_all_runs_of_all_slabs() -> None:
+    """Whatever lies between those that are asked for, and each once."""
+    held = store()
+    parts = [units(60, seed) for seed in range(5)]
+    for k, v, index in parts:
+        held.append(k, v, index)
+    assert len(held.views) == 3
+    slab = held.views[1].slab
+    rows = slab.runs[0]
+    slab.runs = [run for run in (rows.part(0, 40), rows.part(40, 128)) if run]  # file, and memory
+    kv = torch.stack([torch.cat([part[i] for part in parts], dim=2)[0] for i in (0, 1)])
+    for some in ([0], [63, 64], [5, 70, 103, 104, 105, 191, 192, 299], list(range(300)), []):
+        (got,) = held.gather(some)
+        assert torch.equal(got, kv[:, :, some].permute(2, 0, 1, 3, 4))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kv_dtype", ["bf16", "int8"])
 def test_slots_have_the_dtype_of_the_model(dtype: torch.dtype, kv_dtype: str) -> None:
